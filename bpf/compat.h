@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Kernel and architecture differences, each with its reason.
+ */
+#ifndef SIDETAP_COMPAT_H
+#define SIDETAP_COMPAT_H
+
+#include "vmlinux.h"
+#include <bpf/bpf_core_read.h>
+
+/* System calls that move bytes through sockets; the numbers are the architecture's (asm/unistd.h). */
+#if defined(__TARGET_ARCH_x86)
+enum {
+	NR_read = 0, NR_write = 1, NR_readv = 19, NR_writev = 20, NR_sendfile = 40, NR_sendto = 44, NR_recvfrom = 45,
+	NR_sendmsg = 46, NR_recvmsg = 47, NR_splice = 275, NR_recvmmsg = 299, NR_sendmmsg = 307, NR_preadv2 = 327,
+	NR_pwritev2 = 328,
+};
+#elif defined(__TARGET_ARCH_arm64)
+enum {
+	NR_read = 63, NR_write = 64, NR_readv = 65, NR_writev = 66, NR_sendfile = 71, NR_sendto = 206, NR_recvfrom = 207,
+	NR_sendmsg = 211, NR_recvmsg = 212, NR_splice = 76, NR_recvmmsg = 243, NR_sendmmsg = 269, NR_preadv2 = 286,
+	NR_pwritev2 = 287,
+};
+#else
+#error "system call numbers of this architecture"
+#endif
+
+static __always_inline long syscall_number(const struct pt_regs *regs)
+{
+#if defined(__TARGET_ARCH_x86)
+	return regs->orig_ax;
+#else
+	return regs->syscallno;
+#endif
+}
+
+/*
+ * A 32-bit program on a 64-bit kernel: other system call numbers, other struct layouts. Its bytes are counted, not
+ * copied.
+ */
+static __always_inline bool is_compat_task(struct task_struct *task)
+{
+#if defined(__TARGET_ARCH_x86)
+	return BPF_CORE_READ(task, thread_info.status) & 2; /* TS_COMPAT */
+#else
+	return BPF_CORE_READ(task, thread_info.flags) & (1ul << 22); /* TIF_32BIT */
+#endif
+}
+
+#define PF_KTHREAD 0x00200000
+#define PF_IO_WORKER 0x00000010
+
+/* Kernel threads and io_uring's workers have no system call of their own whose arguments could be read. */
+static __always_inline bool has_no_syscall(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, flags) & (PF_KTHREAD | PF_IO_WORKER);
+}
+
+#endif

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Connections begin, stop carrying bytes one way, and end. These programs may run in a network interrupt, on behalf of
+ * no process: they keep off the scratch buffer.
+ */
+#include "emit.h"
+
+static __always_inline void on_listen(const struct sock *sk)
+{
+	struct listening_port listener = { .netns = netns_of(sk), .port = BPF_CORE_READ(sk, __sk_common.skc_num) };
+	__u8 one = 1;
+
+	bpf_map_update_elem(&listeners, &listener, &one, BPF_ANY);
+}
+
+/* The process is in connect(): its end of the connection has no port yet. */
+static __always_inline void on_connect(const struct sock *sk)
+{
+	struct connection c = { .role = ROLE_CLIENT, .pid = current_pid() };
+
+	if (is_process_left_out(c.pid))
+		return;
+	init_tcp(&c, sk);
+	c.opened = bpf_ktime_get_boot_ns();
+	insert_connection(&connections, &c);
+}
+
+static __always_inline void on_established(const struct sock *sk, bool accepted)
+{
+	struct connection *c, accepting = { .role = ROLE_SERVER };
+	__u64 key = (__u64)sk;
+
+	if (accepted) {
+		init_tcp(&accepting, sk);
+		accepting.opened = bpf_ktime_get_boot_ns();
+		c = insert_connection(&connections, &accepting);
+	} else {
+		c = bpf_map_lookup_elem(&connections, &key);
+		if (c)
+			read_addresses(c, sk);
+	}
+	if (!c)
+		return;
+	c->base[SENT] = position_of(sk, SENT);
+	c->base[RECEIVED] = position_of(sk, RECEIVED);
+}
+
+static __always_inline void on_end(void *ctx, const struct connection *c, __u8 direction, __u32 position)
+{
+	struct end_event event = {};
+
+	if (!(c->flags & CONNECTION_ANNOUNCED))
+		return;
+	fill_head(&event.head, EVENT_END, 0);
+	event.connection = c->id;
+	event.position = position;
+	event.direction = direction;
+	output(ctx, &event, sizeof(event), COUNT_LOST_END);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(state_changed, const struct sock *sk, int from, int to)
+{
+	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
+	__u64 key = (__u64)sk;
+	struct connection *c;
+
+	if (settings.empty || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
+		return 0;
+	switch (to) {
+	case TCP_LISTEN:
+		on_listen(sk);
+		return 0;
+	case TCP_SYN_SENT:
+		on_connect(sk);
+		return 0;
+	case TCP_ESTABLISHED:
+		on_established(sk, from == TCP_SYN_RECV);
+		return 0;
+	}
+	c = bpf_map_lookup_elem(&connections, &key);
+	if (!c)
+		return 0;
+	switch (to) {
+	case TCP_FIN_WAIT1:
+	case TCP_LAST_ACK:
+		/* Before tcp_send_fin(): write_seq does not count the FIN yet. */
+		c->final_sent = BPF_CORE_READ(tp, write_seq);
+		c->flags |= CONNECTION_SHUT;
+		on_end(ctx, c, SENT, c->final_sent);
+		break;
+	case TCP_CLOSE_WAIT:
+		/* After tcp_rcv_nxt_update(): rcv_nxt counts the FIN. The process may still have to read up to it. */
+		on_end(ctx, c, RECEIVED, BPF_CORE_READ(tp, rcv_nxt) - 1);
+		break;
+	case TCP_CLOSE:
+		/* The process may take the error off the socket before the socket is gone. */
+		c->error = BPF_CORE_READ(sk, sk_err);
+		break;
+	}
+	return 0;
+}
+
+/* No call can follow; after a half-close, receives may well follow TCP_CLOSE. */
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(socket_destroyed, const struct sock *sk)
+{
+	struct close_event event = {};
+	__u64 key = (__u64)sk;
+	struct connection *c = bpf_map_lookup_elem(&connections, &key);
+
+	if (!c)
+		return 0;
+	/* One that moved nothing is told of only where it failed, or was ours to begin. */
+	if (!is_left_out(c) && (c->pid || c->flags & CONNECTION_ANNOUNCED)) {
+		fill_head(&event.head, EVENT_CLOSE, c->pid);
+		event.connection = *c;
+		event.final[SENT] = c->flags & CONNECTION_SHUT ? c->final_sent : position_of(sk, SENT);
+		event.final[RECEIVED] = position_of(sk, RECEIVED);
+		output(ctx, &event, sizeof(event), COUNT_LOST_CLOSE);
+	}
+	bpf_map_delete_elem(&connections, &key);
+	return 0;
+}

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * From "this call moved so many bytes" to events: what user space still wants of them, where they lie in the process's
+ * memory, in pieces that fit an event.
+ */
+#ifndef SIDETAP_EMIT_H
+#define SIDETAP_EMIT_H
+
+#include "infer.h"
+#include "socket.h"
+
+static __always_inline struct scratch *scratch(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+
+	return bpf_map_lookup_elem(&scratches, &cpu);
+}
+
+static __always_inline bool output(void *ctx, void *event, __u64 size, __u32 lost)
+{
+	if (bpf_perf_event_output(ctx, &events, BPF_F_CURRENT_CPU, event, size)) {
+		count(lost);
+		return false;
+	}
+	count(COUNT_EVENTS);
+	return true;
+}
+
+static __always_inline void fill_head(struct event_head *head, __u32 kind, __u32 pid)
+{
+	head->time = bpf_ktime_get_boot_ns();
+	head->kind = kind;
+	head->pid = pid;
+}
+
+/* A call on its way into events. */
+struct walk {
+	void *ctx;
+	struct scratch *scratch;
+	struct source from;
+	__u32 position;		/* of the first byte not yet in an event */
+	__u32 left;		/* bytes of the call not yet in an event */
+	__u32 unwanted;		/* bytes to step over before copying */
+	__u32 fill;		/* payload bytes in the event under construction */
+};
+
+/* Hands out the event under construction: `moved` bytes of the stream, the first `fill` of them attached. */
+static __always_inline void flush(struct walk *w, __u32 moved, __u8 flags)
+{
+	struct data_event *event = &w->scratch->data;
+	__u64 attached = w->fill;
+
+	event->position = w->position;
+	event->moved = moved;
+	event->flags = (event->flags & DATA_CALL_START) | flags;
+	/* Clamp, barrier, mask: proves the length to the verifier without the compiler undoing it. */
+	if (attached > PAYLOAD_MAX)
+		attached = PAYLOAD_MAX;
+	barrier_var(attached);
+	attached &= PAYLOAD_MAX;
+	event->attached = attached;
+	output(w->ctx, event, sizeof(*event) + attached, COUNT_LOST_DATA);
+	event->flags = 0;
+	w->position += moved;
+	w->left -= moved;
+	w->fill = 0;
+}
+
+/* Copies from one buffer what fits; hands the event out when it is full or all is copied. Non-zero: done. */
+static long walk_step(__u32 index, void *context)
+{
+	struct walk *w = context;
+	__u64 offset, length;
+
+	if (w->left == w->fill)
+		return 1;
+	if (!w->from.span) {
+		struct iovec iov;
+
+		if (w->from.next >= w->from.entries ||
+		    bpf_probe_read_user(&iov, sizeof(iov), &w->from.iov[w->from.next]))
+			return 1;
+		w->from.next++;
+		w->from.base = (__u64)iov.iov_base;
+		w->from.span = iov.iov_len;
+	}
+	if (w->unwanted) {
+		length = w->unwanted < w->from.span ? w->unwanted : w->from.span;
+		w->unwanted -= length;
+		w->from.base += length;
+		w->from.span -= length;
+		return 0;
+	}
+
+	length = w->left - w->fill;
+	if (length > w->from.span)
+		length = w->from.span;
+	if (length > PAYLOAD_MAX - w->fill)
+		length = PAYLOAD_MAX - w->fill;
+	/* Proves both bounds of the copy: neither reaches beyond half of `payload`. */
+	barrier_var(length);
+	length &= PAYLOAD_MAX;
+	offset = w->fill & PAYLOAD_MAX;
+	if (bpf_probe_read_user(&w->scratch->payload[offset], length, (void *)w->from.base)) {
+		count(COUNT_FAULTS);
+		return 1;
+	}
+	w->from.base += length;
+	w->from.span -= length;
+	w->fill += length;
+	if (w->fill == PAYLOAD_MAX || w->fill == w->left)
+		flush(w, w->fill, 0);
+	return 0;
+}
+
+/* A call that moved `moved` bytes from `position` on; `from` is empty where they are out of reach. */
+struct call {
+	void *ctx;
+	struct connection *connection;
+	struct source from;
+	__u32 pid;
+	__u32 position;
+	__u32 moved;
+	__u8 direction;
+	__u8 bounded;		/* the kernel has no bpf_loop() */
+};
+
+/* What user space still wants of a call: false for nothing, else how many bytes to step over first. */
+static __always_inline bool is_wanted(struct call *call, __u32 *unwanted)
+{
+	struct connection *c = call->connection;
+	__u32 slot = (c->id >> 10) & (ORDERS - 1);
+	struct order *order = bpf_map_lookup_elem(&orders, &slot);
+	__s32 ahead;
+
+	*unwanted = 0;
+	if (!order || order->connection != c->id)
+		return true;
+	if (order->verdict == VERDICT_DROP)
+		return false;
+	if (order->verdict == VERDICT_LOOK && !(c->flags & CONNECTION_FOUND)) {
+		if (!looks_like_message(&call->from))
+			return false;
+		c->flags |= CONNECTION_FOUND;
+	}
+	if (!order->skips[call->direction & 1])
+		return true;
+	ahead = order->skip_to[call->direction & 1] - call->position;
+	if (ahead <= 0)
+		return true;
+	/* A call that ends just there is reported without bytes, for its time. */
+	if ((__u32)ahead > call->moved)
+		return false;
+	*unwanted = ahead;
+	return true;
+}
+
+static __always_inline void emit_call(struct call *call)
+{
+	struct walk walk = { .ctx = call->ctx, .scratch = scratch(), .from = call->from };
+	struct walk *w = &walk;
+	struct data_event *event;
+	__u32 i;
+
+	if (!w->scratch)
+		return;
+	count(COUNT_CALLS);
+	if (!is_wanted(call, &w->unwanted)) {
+		count(COUNT_SKIPPED);
+		return;
+	}
+	event = &w->scratch->data;
+	fill_head(&event->head, EVENT_DATA, call->pid);
+	event->connection = call->connection->id;
+	event->socket = call->connection->socket;
+	event->direction = call->direction;
+	event->role = call->connection->role;
+	event->flags = w->unwanted ? 0 : DATA_CALL_START;
+	event->pad = 0;
+	w->position = call->position + w->unwanted;
+	w->left = call->moved - w->unwanted;
+	if (!w->left) {
+		flush(w, 0, DATA_UNOBSERVABLE);
+		return;
+	}
+
+	if (!call->bounded)
+		bpf_loop(WALK_STEPS, walk_step, w, 0);
+	else
+		for (i = 0; i < WALK_STEPS_BOUNDED; i++)
+			if (walk_step(i, w))
+				break;
+	if (w->fill)
+		flush(w, w->fill, 0);
+	if (w->left)
+		flush(w, w->left, DATA_UNOBSERVABLE);
+}
+
+/* Tells user space of a connection at its first call; again at the next one where the buffer was full. */
+static __always_inline void announce(void *ctx, struct connection *c, const struct sock *sk, __u32 pid)
+{
+	struct scratch *s = scratch();
+	struct open_event *event;
+
+	if (!s)
+		return;
+	event = &s->open;
+	c->pid = pid;
+	fill_head(&event->head, EVENT_OPEN, pid);
+	event->connection = *c;
+	event->local_path_len = 0;
+	event->remote_path_len = 0;
+	if (c->family == AF_UNIX) {
+		const struct unix_sock *u = (const struct unix_sock *)sk;
+		const struct unix_sock *peer = (const struct unix_sock *)BPF_CORE_READ(u, peer);
+
+		event->local_path_len = read_unix_path(event->local_path, u);
+		if (peer)
+			event->remote_path_len = read_unix_path(event->remote_path, peer);
+	}
+	if (output(ctx, event, sizeof(*event), COUNT_LOST_OPEN))
+		c->flags |= CONNECTION_ANNOUNCED;
+}
+
+#endif

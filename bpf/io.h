@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What both capture paths share: from a socket and the system call that moved its bytes to a call and its buffers.
+ */
+#ifndef SIDETAP_IO_H
+#define SIDETAP_IO_H
+
+#include "compat.h"
+#include "emit.h"
+
+#define MSG_OOB 0x1
+#define MSG_PEEK 0x2
+#define MSG_TRUNC 0x20
+#define MSG_ERRQUEUE 0x2000
+
+/* These receive nothing from the stream: a look, an error report, the urgent byte beside it. */
+#define MSG_NO_CONSUMPTION (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB)
+
+static __always_inline void source_of_message(struct source *from, const void *message)
+{
+	struct user_msghdr header;
+
+	if (bpf_probe_read_user(&header, sizeof(header), message))
+		return;
+	from->iov = header.msg_iov;
+	from->entries = header.msg_iovlen;
+}
+
+/* Where the bytes of this system call lie; nothing for calls that move them past the process's memory. */
+static __always_inline void source_of_call(struct source *from, struct pt_regs *regs, __u32 moved)
+{
+	switch (syscall_number(regs)) {
+	case NR_read:
+	case NR_write:
+	case NR_recvfrom:
+	case NR_sendto:
+		from->base = PT_REGS_PARM2_SYSCALL(regs);
+		from->span = moved;
+		return;
+	case NR_readv:
+	case NR_writev:
+	case NR_preadv2:
+	case NR_pwritev2:
+		from->iov = (const struct iovec *)PT_REGS_PARM2_SYSCALL(regs);
+		from->entries = PT_REGS_PARM3_SYSCALL(regs);
+		return;
+	case NR_recvmsg:
+	case NR_sendmsg:
+		source_of_message(from, (const void *)PT_REGS_PARM2_SYSCALL(regs));
+		return;
+	case NR_recvmmsg:
+	case NR_sendmmsg:
+		/* Which message of several this is cannot be told here: only a single one is. */
+		if (PT_REGS_PARM3_SYSCALL(regs) == 1)
+			source_of_message(from, (const void *)PT_REGS_PARM2_SYSCALL(regs));
+		return;
+	}
+}
+
+static __always_inline struct connection *connection_of(const struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+	struct connection *c = bpf_map_lookup_elem(&connections, &key);
+	__u32 inode;
+
+	if (c)
+		return c;
+	if (is_tcp(sk))
+		return older_tcp_connection(sk);
+	if (!is_unix_stream(sk))
+		return NULL;
+	inode = inode_of(sk);
+	c = bpf_map_lookup_elem(&unix_connections, &key);
+	return c && c->inode == inode ? c : new_unix_connection(sk, inode);
+}
+
+/*
+ * The connection of a call, if it is to be captured, and user space told of it. NULL for others.
+ */
+static __always_inline struct connection *tapped_connection(void *ctx, const struct sock *sk, __u32 pid)
+{
+	struct connection *c;
+
+	if (settings.empty)
+		return NULL;
+	if (is_process_left_out(pid)) {
+		count(COUNT_LEFT_OUT);
+		return NULL;
+	}
+	c = connection_of(sk);
+	if (!c)
+		return NULL;
+	if (is_left_out(c)) {
+		count(COUNT_LEFT_OUT);
+		return NULL;
+	}
+	if (!(c->flags & CONNECTION_ANNOUNCED))
+		announce(ctx, c, sk, pid);
+	return c;
+}
+
+/* Position of the first of `moved` bytes that a call has just moved. */
+static __always_inline __u32 position_before(struct connection *c, const struct sock *sk, __u8 direction, __u32 moved)
+{
+	__u32 position;
+
+	if (!(c->flags & CONNECTION_COUNTED))
+		return position_of(sk, direction) - moved;
+	position = c->counted[direction & 1];
+	c->counted[direction & 1] = position + moved;
+	return position;
+}
+
+#endif

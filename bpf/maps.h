@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Every map, with three facts: what to what, from when to when, what the key is.
+ */
+#ifndef SIDETAP_MAPS_H
+#define SIDETAP_MAPS_H
+
+#include "vmlinux.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "events.h"
+
+/* Events to user space; one buffer a CPU, opened by the reader of that CPU; key: the CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+} events SEC(".maps");
+
+/* Socket to connection; from SYN_SENT, accept or first sight to tcp_destroy_sock; key: address of struct sock. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, CONNECTIONS_MAX);
+	__type(key, __u64);
+	__type(value, struct connection);
+} connections SEC(".maps");
+
+/*
+ * The same for Unix sockets; from first sight until pushed out, since nothing tells their end; key: address of
+ * struct sock, with the inode in the value telling a reused one.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, UNIX_CONNECTIONS_MAX);
+	__type(key, __u64);
+	__type(value, struct connection);
+} unix_connections SEC(".maps");
+
+struct listening_port {
+	__u32 netns;
+	__u32 port;
+};
+
+/*
+ * Ports that listen or did; from the snapshot or listen() on; key: network namespace and port. Only asked for sockets
+ * whose opening was not seen.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct listening_port);
+	__type(value, __u8);
+} listeners SEC(".maps");
+
+/* Process to enum process_verdict; from user space's decision to exec or exit; key: thread group id. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, __u8);
+} processes SEC(".maps");
+
+/*
+ * What user space says of a connection; until another connection takes the place, which only costs copies; key: low
+ * bits of the connection's id. Mapped into user space, so that an order costs no system call.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, ORDERS);
+	__type(key, __u32);
+	__type(value, struct order);
+} orders SEC(".maps");
+
+/* What was counted, by CPU; while the programs are loaded; key: enum counter. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+/* An event under construction: too large for the stack. */
+struct scratch {
+	union {
+		struct {
+			struct data_event data;
+			/* Twice what is used: the verifier adds the bounds of offset and length. */
+			__u8 payload[2 * (PAYLOAD_MAX + 1)];
+		};
+		struct open_event open;
+		struct exec_event exec;
+	};
+};
+
+/*
+ * Room for one event; within one program run; key: the CPU (a per-CPU map's values are too small). For programs that
+ * run on behalf of a process only: those that a network interrupt can start would overwrite what they interrupted, and
+ * use the stack.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* the number of CPUs, set before loading */
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+volatile struct settings settings = {};
+
+static __always_inline void count(__u32 counter)
+{
+	__u64 *value = bpf_map_lookup_elem(&counters, &counter);
+
+	if (value)
+		*value += 1;
+}
+
+static __always_inline __u32 current_pid(void)
+{
+	return bpf_get_current_pid_tgid() >> 32;
+}
+
+#endif

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * All programs in one object.
+ */
+#include "maps.h"
+
+#include "connections.bpf.c"
+#include "processes.bpf.c"
+#include "snapshot.bpf.c"
+#include "sockets.bpf.c"
+#include "syscalls.bpf.c"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Instances that nothing uses: Rust's types are made from what the object's sections hold. */
+union {
+	struct open_event open;
+	struct data_event data;
+	struct end_event end;
+	struct close_event close;
+	struct exec_event exec;
+	struct exit_event exit;
+	struct order order;
+	enum event_kind event_kind;
+	enum direction direction;
+	enum role role;
+	enum data_flag data_flag;
+	enum connection_flag connection_flag;
+	enum verdict verdict;
+	enum process_verdict process_verdict;
+	enum counter counter;
+	enum limit limit;
+} types_for_rust = {};

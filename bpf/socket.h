@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Task to file to socket; a socket's addresses, role and positions.
+ */
+#ifndef SIDETAP_SOCKET_H
+#define SIDETAP_SOCKET_H
+
+#include "maps.h"
+
+#define AF_UNIX 1
+#define AF_INET 2
+#define AF_INET6 10
+#define S_IFMT 00170000
+#define S_IFSOCK 0140000
+
+static __always_inline struct sock *sock_of_file(struct file *file)
+{
+	struct socket *socket;
+
+	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return NULL;
+	socket = BPF_CORE_READ(file, private_data);
+	return BPF_CORE_READ(socket, sk);
+}
+
+static __always_inline struct sock *sock_of_fd(struct task_struct *task, __u32 fd)
+{
+	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
+	struct file **files, *file = NULL;
+
+	if (fd >= BPF_CORE_READ(fdt, max_fds))
+		return NULL;
+	files = BPF_CORE_READ(fdt, fd);
+	bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
+	return file ? sock_of_file(file) : NULL;
+}
+
+static __always_inline bool is_tcp(const struct sock *sk)
+{
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	return (family == AF_INET || family == AF_INET6) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP;
+}
+
+static __always_inline bool is_unix_stream(const struct sock *sk)
+{
+	return BPF_CORE_READ(sk, __sk_common.skc_family) == AF_UNIX && BPF_CORE_READ(sk, sk_type) == SOCK_STREAM;
+}
+
+static __always_inline __u32 netns_of(const struct sock *sk)
+{
+	return BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+}
+
+/* Inode number of the socket's file; 0 before accept() and after close(). */
+static __always_inline __u32 inode_of(const struct sock *sk)
+{
+	struct socket *socket = BPF_CORE_READ(sk, sk_socket);
+	struct file *file = socket ? BPF_CORE_READ(socket, file) : NULL;
+
+	return file ? BPF_CORE_READ(file, f_inode, i_ino) : 0;
+}
+
+/* A peer's FIN takes a place in the sequence space; true once the process has read past it (tcp_recvmsg_locked). */
+static __always_inline bool fin_was_read(const struct tcp_sock *tp, __u32 copied)
+{
+	const struct sock *sk = (const struct sock *)tp;
+
+	/* tcp_fin() sets SOCK_DONE when the FIN is received; nothing follows it. */
+	return BPF_CORE_READ(sk, __sk_common.skc_flags) & (1ul << SOCK_DONE) && copied == BPF_CORE_READ(tp, rcv_nxt);
+}
+
+/* Where the stream stands after the process's last call: the number of the next byte. */
+static __always_inline __u32 position_of(const struct sock *sk, __u8 direction)
+{
+	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
+	__u32 copied;
+
+	if (direction == SENT)
+		return BPF_CORE_READ(tp, write_seq);
+	copied = BPF_CORE_READ(tp, copied_seq);
+	return fin_was_read(tp, copied) ? copied - 1 : copied;
+}
+
+static __always_inline bool is_loopback(__u16 family, const __u8 *address)
+{
+	const __u32 *words = (const __u32 *)address;
+
+	if (family == AF_INET)
+		return address[0] == 127;
+	if (words[0] || words[1])
+		return false;
+	if (words[2] == bpf_htonl(0xffff)) /* v4-mapped */
+		return address[12] == 127;
+	return !words[2] && words[3] == bpf_htonl(1);
+}
+
+static __always_inline void read_addresses(struct connection *c, const struct sock *sk)
+{
+	c->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	c->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	if (c->family == AF_INET) {
+		*(__u32 *)c->local = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
+		*(__u32 *)c->remote = BPF_CORE_READ(sk, __sk_common.skc_daddr);
+	} else {
+		BPF_CORE_READ_INTO(&c->local, sk, __sk_common.skc_v6_rcv_saddr);
+		BPF_CORE_READ_INTO(&c->remote, sk, __sk_common.skc_v6_daddr);
+	}
+	if (is_loopback(c->family, c->local) || is_loopback(c->family, c->remote))
+		c->flags |= CONNECTION_LOOPBACK;
+}
+
+/* For sockets whose opening was not seen: the side whose port listens is the server. */
+static __always_inline __u8 role_by_listener(const struct connection *c)
+{
+	struct listening_port listener = { .netns = c->netns, .port = c->local_port };
+
+	return bpf_map_lookup_elem(&listeners, &listener) ? ROLE_SERVER : ROLE_CLIENT;
+}
+
+/* An accepted Unix socket has its listener's address (unix_stream_connect); the connecting end rarely has one. */
+static __always_inline __u8 unix_role(const struct sock *sk)
+{
+	const struct unix_sock *u = (const struct unix_sock *)sk;
+	const struct unix_sock *peer;
+
+	if (BPF_CORE_READ(u, addr))
+		return ROLE_SERVER;
+	peer = (const struct unix_sock *)BPF_CORE_READ(u, peer);
+	return peer && BPF_CORE_READ(peer, addr) ? ROLE_CLIENT : ROLE_UNKNOWN;
+}
+
+/* The bound address of a Unix socket into `path` of UNIX_PATH_MAX_LEN bytes; its length, 0 where it has none. */
+static __always_inline __u32 read_unix_path(char *path, const struct unix_sock *u)
+{
+	struct unix_address *address = BPF_CORE_READ(u, addr);
+	__s32 length = address ? BPF_CORE_READ(address, len) : 0;
+
+	length -= offsetof(struct sockaddr_un, sun_path);
+	if (length <= 0 || length > UNIX_PATH_MAX_LEN)
+		return 0;
+	bpf_probe_read_kernel(path, UNIX_PATH_MAX_LEN, &address->name[0].sun_path);
+	return length;
+}
+
+static __always_inline __u64 new_id(void)
+{
+	/* Unique for 200 days: two on one CPU are never made in the same nanosecond. */
+	return bpf_ktime_get_boot_ns() << 10 | (bpf_get_smp_processor_id() & 1023);
+}
+
+static __always_inline void init_tcp(struct connection *c, const struct sock *sk)
+{
+	c->id = new_id();
+	c->socket = (__u64)sk;
+	c->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	c->netns = netns_of(sk);
+	/* kTLS: the stream the process writes is not the one that is numbered (inet_csk(sk)->icsk_ulp_ops) */
+	if (BPF_CORE_READ((const struct inet_connection_sock *)sk, icsk_ulp_ops))
+		c->flags |= CONNECTION_COUNTED;
+	read_addresses(c, sk);
+}
+
+static __always_inline struct connection *insert_connection(void *map, const struct connection *c)
+{
+	__u64 key = c->socket;
+
+	if (bpf_map_update_elem(map, &key, c, BPF_ANY)) {
+		count(COUNT_TABLE_FULL);
+		return NULL;
+	}
+	return bpf_map_lookup_elem(map, &key);
+}
+
+static __always_inline struct connection *older_tcp_connection(const struct sock *sk)
+{
+	struct connection c = { .flags = CONNECTION_OLDER };
+
+	init_tcp(&c, sk);
+	c.role = role_by_listener(&c);
+	return insert_connection(&connections, &c);
+}
+
+static __always_inline struct connection *new_unix_connection(const struct sock *sk, __u32 inode)
+{
+	struct connection c = { .flags = CONNECTION_COUNTED };
+
+	c.id = new_id();
+	c.socket = (__u64)sk;
+	c.family = AF_UNIX;
+	c.netns = netns_of(sk);
+	c.inode = inode;
+	c.opened = bpf_ktime_get_boot_ns();
+	c.role = unix_role(sk);
+	return insert_connection(&unix_connections, &c);
+}
+
+/* Filters that the connection itself decides. */
+static __always_inline bool is_left_out(const struct connection *c)
+{
+	if (settings.ignore_loopback && c->flags & CONNECTION_LOOPBACK)
+		return true;
+	return settings.role && c->role && c->role != settings.role;
+}
+
+/* Filters that the process decides. An unknown process is let through: user space answers with a verdict. */
+static __always_inline bool is_process_left_out(__u32 pid)
+{
+	__u8 *verdict;
+
+	if (pid == settings.self)
+		return true;
+	if (!settings.filter_processes)
+		return false;
+	verdict = bpf_map_lookup_elem(&processes, &pid);
+	return verdict && *verdict == PROCESS_LEFT_OUT;
+}
+
+#endif

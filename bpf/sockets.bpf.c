@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The socket path (kernels from 6.3 on): one program run per send or receive of a socket, after it happened. No other
+ * system call pays anything.
+ */
+#include "io.h"
+
+static __always_inline void on_length(void *ctx, struct sock *sk, __s32 moved, int flags, __u8 direction)
+{
+	struct task_struct *task;
+	struct call call = {};
+
+	if (moved <= 0)
+		return;
+	if (direction == RECEIVED && flags & MSG_NO_CONSUMPTION)
+		return;
+	call.pid = current_pid();
+	call.connection = tapped_connection(ctx, sk, call.pid);
+	if (!call.connection)
+		return;
+	call.ctx = ctx;
+	call.direction = direction;
+	call.moved = moved;
+	call.position = position_before(call.connection, sk, direction, moved);
+	task = bpf_get_current_task_btf();
+	if (!has_no_syscall(task) && !is_compat_task(task) && !(direction == RECEIVED && flags & MSG_TRUNC))
+		source_of_call(&call.from, (struct pt_regs *)bpf_task_pt_regs(task), moved);
+	emit_call(&call);
+}
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(socket_sent, struct sock *sk, int moved, int flags)
+{
+	on_length(ctx, sk, moved, flags, SENT);
+	return 0;
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(socket_received, struct sock *sk, int moved, int flags)
+{
+	on_length(ctx, sk, moved, flags, RECEIVED);
+	return 0;
+}
+
+/* A spliced receive does not pass above, but makes room like any other (tcp_read_sock): says where the stream stands. */
+SEC("tp_btf/tcp_rcv_space_adjust")
+int BPF_PROG(socket_spliced, struct sock *sk)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct call call = {};
+
+	if (has_no_syscall(task) || is_compat_task(task))
+		return 0;
+	if (syscall_number((struct pt_regs *)bpf_task_pt_regs(task)) != NR_splice)
+		return 0;
+	call.pid = current_pid();
+	call.connection = tapped_connection(ctx, sk, call.pid);
+	if (!call.connection)
+		return 0;
+	call.ctx = ctx;
+	call.direction = RECEIVED;
+	call.position = position_before(call.connection, sk, RECEIVED, 0);
+	emit_call(&call);
+	return 0;
+}

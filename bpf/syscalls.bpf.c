@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The syscall path (kernels 5.10 to 6.2, or forced): one program at the exit of every system call. The arguments are
+ * still in the saved registers then, so nothing is kept between entry and exit.
+ */
+#include "io.h"
+
+static __always_inline void on_moved(void *ctx, struct pt_regs *regs, __u32 fd, __s64 moved, __u8 direction, bool in_reach,
+				     bool bounded)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct call call = {};
+	struct sock *sk;
+
+	call.pid = current_pid();
+	if (is_process_left_out(call.pid)) {
+		count(COUNT_LEFT_OUT);
+		return;
+	}
+	sk = sock_of_fd(task, fd);
+	if (!sk)
+		return;
+	call.connection = tapped_connection(ctx, sk, call.pid);
+	if (!call.connection)
+		return;
+	call.ctx = ctx;
+	call.direction = direction;
+	call.bounded = bounded;
+	call.moved = moved;
+	call.position = position_before(call.connection, sk, direction, moved);
+	if (in_reach)
+		source_of_call(&call.from, regs, moved);
+	emit_call(&call);
+}
+
+static __always_inline void on_exit(void *ctx, struct pt_regs *regs, __s64 result, bool bounded)
+{
+	bool in_reach = true;
+	__u8 direction = RECEIVED;
+	int flags = 0;
+
+	if (result <= 0 || settings.empty)
+		return;
+	switch (syscall_number(regs)) {
+	case NR_recvfrom:
+		flags = PT_REGS_PARM4_SYSCALL(regs);
+		break;
+	case NR_recvmsg:
+		flags = PT_REGS_PARM3_SYSCALL(regs);
+		break;
+	case NR_read:
+	case NR_readv:
+	case NR_preadv2:
+		break;
+	case NR_write:
+	case NR_writev:
+	case NR_pwritev2:
+	case NR_sendto:
+	case NR_sendmsg:
+		direction = SENT;
+		break;
+	case NR_sendfile:
+		direction = SENT;
+		in_reach = false;
+		break;
+	case NR_splice:
+		/* To the socket here; from the socket below. */
+		on_moved(ctx, regs, PT_REGS_PARM3_SYSCALL(regs), result, SENT, false, bounded);
+		in_reach = false;
+		break;
+	case NR_sendmmsg:
+	case NR_recvmmsg:
+		/* How many bytes is in the messages: the next position says it. */
+		return;
+	default:
+		return;
+	}
+	if (direction == RECEIVED && flags & MSG_NO_CONSUMPTION)
+		return;
+	if (is_compat_task((struct task_struct *)bpf_get_current_task()) || flags & MSG_TRUNC)
+		in_reach = false;
+	on_moved(ctx, regs, PT_REGS_PARM1_SYSCALL(regs), result, direction, in_reach, bounded);
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(syscall_exit, struct pt_regs *regs, long result)
+{
+	on_exit(ctx, regs, result, false);
+	return 0;
+}
+
+/* For kernels before 5.17, which have no bpf_loop(). */
+SEC("tp_btf/sys_exit")
+int BPF_PROG(syscall_exit_bounded, struct pt_regs *regs, long result)
+{
+	on_exit(ctx, regs, result, true);
+	return 0;
+}

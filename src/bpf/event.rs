@@ -1,0 +1,218 @@
+//! Events as the kernel sent them: heads copied out, since perf samples are 4-byte aligned at best; payloads borrowed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use plain::Plain;
+
+use super::types;
+use crate::exchange::Address;
+
+/// Which way bytes went, seen from the watched process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    Sent = 0,
+    Received = 1,
+}
+
+impl Flow {
+    fn from_kernel(value: u8) -> Flow {
+        if u32::from(value) == types::direction::SENT.0 { Flow::Sent } else { Flow::Received }
+    }
+}
+
+/// Which end connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Unknown,
+    Client,
+    Server,
+}
+
+impl Role {
+    fn from_kernel(value: u8) -> Role {
+        match types::role(u32::from(value)) {
+            types::role::ROLE_CLIENT => Role::Client,
+            types::role::ROLE_SERVER => Role::Server,
+            _ => Role::Unknown,
+        }
+    }
+}
+
+/// Bytes that a call moved, or a part of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Data<'a> {
+    /// CLOCK_BOOTTIME, ns.
+    pub time: u64,
+    pub connection: u64,
+    /// Key of the connection in the kernel's table.
+    pub socket: u64,
+    pub flow: Flow,
+    /// Of the first byte, as the kernel numbers them: serial arithmetic.
+    pub position: u32,
+    /// Bytes of the stream that this stands for; `payload` has the first of them, or all.
+    pub moved: u32,
+    pub payload: &'a [u8],
+    /// The first byte of a call.
+    pub call_start: bool,
+    /// The rest of `moved` went past the process's memory, or lies out of reach there.
+    pub unobservable: bool,
+}
+
+/// What the kernel knows of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketInfo {
+    pub connection: u64,
+    pub socket: u64,
+    pub pid: u32,
+    pub role: Role,
+    /// When it was opened, CLOCK_BOOTTIME in ns; none where it is older than the agent.
+    pub opened: Option<u64>,
+    /// Positions of the first bytes sent and received; none where it is older than the agent.
+    pub base: Option<[u32; 2]>,
+    pub local: Address,
+    pub remote: Address,
+    /// The errno that ended it.
+    pub error: Option<i32>,
+}
+
+/// A connection, at its first call.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    pub time: u64,
+    pub info: SocketInfo,
+}
+
+#[derive(Debug, Clone)]
+pub enum Event<'a> {
+    Data(Data<'a>),
+    Open(Box<Opened>),
+    /// That direction will carry no byte at or after `position`.
+    End { time: u64, connection: u64, flow: Flow, position: u32 },
+    /// The socket is gone. `final_positions`: where sending and receiving stood.
+    Close { time: u64, info: Box<SocketInfo>, final_positions: [u32; 2] },
+    Exec { pid: u32, comm: String, filename: String },
+    Exit { time: u64, pid: u32 },
+}
+
+// SAFETY: repr(C) structs of integers and arrays of them, without references or invalid bit patterns; the sizes are
+// asserted beside their definition in bpf/events.h.
+unsafe impl Plain for types::event_head {}
+// SAFETY: as above.
+unsafe impl Plain for types::data_event {}
+// SAFETY: as above.
+unsafe impl Plain for types::open_event {}
+// SAFETY: as above.
+unsafe impl Plain for types::end_event {}
+// SAFETY: as above.
+unsafe impl Plain for types::close_event {}
+// SAFETY: as above.
+unsafe impl Plain for types::exec_event {}
+// SAFETY: as above.
+unsafe impl Plain for types::connection {}
+
+/// The first bytes of `bytes` as a struct; none where there are too few.
+pub(super) fn copied<T: Plain + Default>(bytes: &[u8]) -> Option<T> {
+    let mut value = T::default();
+    plain::copy_from_bytes(&mut value, bytes).ok()?;
+    Some(value)
+}
+
+impl<'a> Event<'a> {
+    /// An event from a perf sample or a recording; none where the bytes are not one.
+    pub fn parse(bytes: &'a [u8]) -> Option<Event<'a>> {
+        let head: types::event_head = copied(bytes)?;
+        match types::event_kind(head.kind) {
+            types::event_kind::EVENT_DATA => {
+                let event: types::data_event = copied(bytes)?;
+                let start = size_of::<types::data_event>();
+                let payload = bytes.get(start..start.checked_add(event.attached as usize)?)?;
+                if event.attached > event.moved {
+                    return None;
+                }
+                Some(Event::Data(Data {
+                    time: head.time,
+                    connection: event.connection,
+                    socket: event.socket,
+                    flow: Flow::from_kernel(event.direction),
+                    position: event.position,
+                    moved: event.moved,
+                    payload,
+                    call_start: u32::from(event.flags) & types::data_flag::DATA_CALL_START.0 != 0,
+                    unobservable: u32::from(event.flags) & types::data_flag::DATA_UNOBSERVABLE.0 != 0,
+                }))
+            }
+            types::event_kind::EVENT_OPEN => {
+                let event: types::open_event = copied(bytes)?;
+                let mut info = SocketInfo::from_kernel(&event.connection);
+                if u32::from(event.connection.family) == libc::AF_UNIX as u32 {
+                    info.local = Address::Unix(unix_path(&event.local_path, event.local_path_len));
+                    info.remote = Address::Unix(unix_path(&event.remote_path, event.remote_path_len));
+                }
+                Some(Event::Open(Box::new(Opened { time: head.time, info })))
+            }
+            types::event_kind::EVENT_END => {
+                let event: types::end_event = copied(bytes)?;
+                Some(Event::End {
+                    time: head.time,
+                    connection: event.connection,
+                    flow: Flow::from_kernel(event.direction),
+                    position: event.position,
+                })
+            }
+            types::event_kind::EVENT_CLOSE => {
+                let event: types::close_event = copied(bytes)?;
+                Some(Event::Close {
+                    time: head.time,
+                    info: Box::new(SocketInfo::from_kernel(&event.connection)),
+                    final_positions: event.r#final,
+                })
+            }
+            types::event_kind::EVENT_EXEC => {
+                let event: types::exec_event = copied(bytes)?;
+                Some(Event::Exec { pid: head.pid, comm: text(&event.comm), filename: text(&event.filename) })
+            }
+            types::event_kind::EVENT_EXIT => Some(Event::Exit { time: head.time, pid: head.pid }),
+            _ => None,
+        }
+    }
+}
+
+impl SocketInfo {
+    pub(super) fn from_kernel(c: &types::connection) -> SocketInfo {
+        let older = u32::from(c.flags) & types::connection_flag::CONNECTION_OLDER.0 != 0;
+        SocketInfo {
+            connection: c.id,
+            socket: c.socket,
+            pid: c.pid,
+            role: Role::from_kernel(c.role),
+            opened: (c.opened != 0).then_some(c.opened),
+            base: (!older).then_some(c.base),
+            local: address(c.family, &c.local, c.local_port),
+            remote: address(c.family, &c.remote, c.remote_port),
+            error: (c.error != 0).then_some(c.error),
+        }
+    }
+}
+
+fn address(family: u16, bytes: &[u8; 16], port: u16) -> Address {
+    let ip = match i32::from(family) {
+        libc::AF_INET => IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
+        libc::AF_INET6 => Ipv6Addr::from(*bytes).to_canonical(),
+        _ => return Address::Unix(String::new()),
+    };
+    Address::Ip(SocketAddr::new(ip, port))
+}
+
+/// `path`: a name as in sockaddr_un; a leading NUL is an abstract one, written `@name`.
+fn unix_path(path: &[i8; 108], len: u32) -> String {
+    let bytes: Vec<u8> = path.iter().take(len as usize).map(|&c| c as u8).collect();
+    match bytes.split_first() {
+        Some((0, name)) => format!("@{}", String::from_utf8_lossy(name).trim_end_matches('\0')),
+        _ => text(path).chars().take(len as usize).collect(),
+    }
+}
+
+fn text(bytes: &[i8]) -> String {
+    let bytes: Vec<u8> = bytes.iter().map(|&c| c as u8).take_while(|&b| b != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}

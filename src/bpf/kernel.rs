@@ -1,0 +1,247 @@
+//! Loading, attaching and the maps that are written while running.
+
+use std::io::Read;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd};
+
+use anyhow::{Context, Result, bail};
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle};
+use libbpf_sys as sys;
+
+use super::event::{SocketInfo, copied};
+use super::orders::{Order, Orders};
+use super::reader::Reader;
+use super::skel::{OpenSidetapSkel, SidetapSkel, SidetapSkelBuilder};
+use super::types;
+
+/// How socket I/O is seen. README, "Requirements", says which kernels have which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum CapturePath {
+    /// One program run per send or receive of a socket (Linux 6.3 and newer).
+    Socket,
+    /// One program at the exit of system calls (Linux 5.10 and newer).
+    Syscall,
+}
+
+impl CapturePath {
+    pub fn name(self) -> &'static str {
+        match self {
+            CapturePath::Socket => "socket",
+            CapturePath::Syscall => "syscall",
+        }
+    }
+
+    /// The better path that the running kernel has, by its type information.
+    pub fn detect() -> Result<CapturePath> {
+        if has_kernel_type("btf_trace_sock_send_length")? { Ok(CapturePath::Socket) } else { Ok(CapturePath::Syscall) }
+    }
+}
+
+/// What the kernel side is to leave out by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tap {
+    /// Only connections that the process accepted, or only those that it made; none: both.
+    pub role: Option<super::Role>,
+    pub ignore_loopback: bool,
+    /// Whether processes are judged at all.
+    pub filter_processes: bool,
+    /// Attach everything and do nothing: the floor of what watching costs.
+    pub empty: bool,
+}
+
+/// Counted in the kernel, summed over the CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    pub calls: u64,
+    pub events: u64,
+    pub lost_data: u64,
+    pub lost_connections: u64,
+    pub lost_processes: u64,
+    pub faults: u64,
+    pub table_full: u64,
+    pub left_out: u64,
+    pub skipped: u64,
+}
+
+/// The programs, loaded and attached. Dropping it detaches them.
+pub struct Kernel {
+    skel: SidetapSkel<'static>,
+    links: Vec<Link>,
+    orders: Orders,
+    processes: MapHandle,
+    connections: MapHandle,
+    unix_connections: MapHandle,
+    path: CapturePath,
+}
+
+// SAFETY: the skeleton holds pointers into libbpf's objects. What workers share is `orders` (atomics) and the map
+// handles (file descriptors); everything else takes `&mut self` or writes single bytes that the kernel reads.
+unsafe impl Sync for Kernel {}
+// SAFETY: libbpf's objects have no thread affinity.
+unsafe impl Send for Kernel {}
+
+impl Kernel {
+    /// Loads the programs for `path`. Nothing runs before [`Kernel::attach`].
+    pub fn load(path: CapturePath, tap: Tap) -> Result<Kernel> {
+        let cpus = libbpf_rs::num_possible_cpus().context("cannot tell the number of CPUs")?;
+        // Leaked: the skeleton borrows it, and there is one for the life of the process.
+        let storage = Box::leak(Box::new(MaybeUninit::uninit()));
+        let mut open = SidetapSkelBuilder::default().open(storage).context("cannot open the BPF object")?;
+        open.maps.scratches.set_max_entries(cpus as u32).context("cannot size the BPF map `scratches`")?;
+        choose_programs(&mut open, path);
+        let skel = open.load().with_context(|| {
+            format!("the kernel refused the BPF programs of the {} path; `sidetap check` says what is missing", path.name())
+        })?;
+
+        let kernel = Kernel {
+            orders: Orders::map(skel.maps.orders.as_fd().as_raw_fd())?,
+            processes: MapHandle::try_from(&skel.maps.processes)?,
+            connections: MapHandle::try_from(&skel.maps.connections)?,
+            unix_connections: MapHandle::try_from(&skel.maps.unix_connections)?,
+            links: Vec::new(),
+            skel,
+            path,
+        };
+        kernel.set_tap(tap);
+        Ok(kernel)
+    }
+
+    pub fn path(&self) -> CapturePath {
+        self.path
+    }
+
+    /// Attaches in the order that leaves no doubt about roles: ports that begin to listen, then those that do, then I/O.
+    pub fn attach(&mut self) -> Result<()> {
+        let progs = &self.skel.progs;
+        let mut attach = |program: &libbpf_rs::ProgramMut| -> Result<()> {
+            let link = program.attach().with_context(|| format!("cannot attach the BPF program {:?}", program.name()))?;
+            self.links.push(link);
+            Ok(())
+        };
+        attach(&progs.process_exec)?;
+        attach(&progs.process_exit)?;
+        attach(&progs.state_changed)?;
+        attach(&progs.socket_destroyed)?;
+        // The kernel runs the iterator's program over every file of every process while it is read.
+        let link = progs.listening_sockets.attach().context("cannot attach the iterator over open sockets")?;
+        Iter::new(&link)?.read_to_end(&mut Vec::new()).context("cannot list the open sockets")?;
+        match self.path {
+            CapturePath::Socket => {
+                attach(&progs.socket_sent)?;
+                attach(&progs.socket_received)?;
+                attach(&progs.socket_spliced)?;
+            }
+            CapturePath::Syscall if has_bpf_loop() => attach(&progs.syscall_exit)?,
+            CapturePath::Syscall => attach(&progs.syscall_exit_bounded)?,
+        }
+        Ok(())
+    }
+
+    /// Opens the event buffer of every CPU, `bytes` each.
+    pub fn readers(&self, bytes: usize) -> Result<Vec<Reader>> {
+        let cpus = libbpf_rs::num_possible_cpus()?;
+        let events = self.skel.maps.events.as_fd().as_raw_fd();
+        let readers: Vec<Reader> =
+            (0..cpus).filter(|&cpu| is_online(cpu)).map(|cpu| Reader::open(events, cpu, bytes)).collect::<Result<_>>()?;
+        if readers.is_empty() {
+            bail!("no CPU is online");
+        }
+        Ok(readers)
+    }
+
+    /// Takes effect at the next call.
+    pub fn set_tap(&self, tap: Tap) {
+        let Some(bss) = self.skel.maps.bss_data.as_deref() else { return };
+        let role = match tap.role {
+            Some(super::Role::Client) => types::role::ROLE_CLIENT,
+            Some(super::Role::Server) => types::role::ROLE_SERVER,
+            _ => types::role::ROLE_UNKNOWN,
+        };
+        let settings = types::settings {
+            slf: std::process::id(),
+            role: role.0 as u8,
+            ignore_loopback: tap.ignore_loopback.into(),
+            filter_processes: tap.filter_processes.into(),
+            empty: tap.empty.into(),
+        };
+        // SAFETY: the section is mapped for as long as the skeleton lives; the kernel reads each field by itself, so
+        // that one run seeing old and new fields is harmless.
+        unsafe { (&raw const bss.settings).cast_mut().write_volatile(settings) };
+    }
+
+    /// What was counted since loading.
+    pub fn counters(&self) -> Counters {
+        let get = |counter: types::counter| -> u64 {
+            let values = self.skel.maps.counters.lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY);
+            let values = values.ok().flatten().unwrap_or_default();
+            values.iter().filter_map(|value| Some(u64::from_ne_bytes(value.get(..8)?.try_into().ok()?))).sum()
+        };
+        Counters {
+            calls: get(types::counter::COUNT_CALLS),
+            events: get(types::counter::COUNT_EVENTS),
+            lost_data: get(types::counter::COUNT_LOST_DATA),
+            lost_connections: get(types::counter::COUNT_LOST_OPEN)
+                + get(types::counter::COUNT_LOST_END)
+                + get(types::counter::COUNT_LOST_CLOSE),
+            lost_processes: get(types::counter::COUNT_LOST_PROCESS),
+            faults: get(types::counter::COUNT_FAULTS),
+            table_full: get(types::counter::COUNT_TABLE_FULL),
+            left_out: get(types::counter::COUNT_LEFT_OUT),
+            skipped: get(types::counter::COUNT_SKIPPED),
+        }
+    }
+
+    /// What to copy of a connection from now on. Costs no system call.
+    pub fn order(&self, connection: u64, order: &Order) {
+        self.orders.give(connection, order);
+    }
+
+    /// Whether a process is left out; until told, it is not. Forgotten when it ends or becomes another program.
+    pub fn judge(&self, pid: u32, left_out: bool) {
+        let verdict =
+            if left_out { types::process_verdict::PROCESS_LEFT_OUT } else { types::process_verdict::PROCESS_TAPPED };
+        // A full map leaves the process tapped in the kernel; user space filters again.
+        let _ = self.processes.update(&pid.to_ne_bytes(), &[verdict.0 as u8], MapFlags::ANY);
+    }
+
+    /// The kernel's entry for a socket, while it has one.
+    pub fn socket(&self, key: u64) -> Option<SocketInfo> {
+        let key = key.to_ne_bytes();
+        let look_up = |map: &MapHandle| map.lookup(&key, MapFlags::ANY).ok().flatten();
+        let value = look_up(&self.connections).or_else(|| look_up(&self.unix_connections))?;
+        Some(SocketInfo::from_kernel(&copied::<types::connection>(&value)?))
+    }
+}
+
+/// Only the programs that will run: the others may not load on this kernel.
+fn choose_programs(open: &mut OpenSidetapSkel, path: CapturePath) {
+    let progs = &mut open.progs;
+    let socket = path == CapturePath::Socket;
+    let bounded = !socket && !has_bpf_loop();
+    progs.socket_sent.set_autoload(socket);
+    progs.socket_received.set_autoload(socket);
+    progs.socket_spliced.set_autoload(socket);
+    progs.syscall_exit.set_autoload(!socket && !bounded);
+    progs.syscall_exit_bounded.set_autoload(bounded);
+}
+
+/// bpf_loop() came with Linux 5.17.
+fn has_bpf_loop() -> bool {
+    // SAFETY: a probe without pointers to own; it loads a tiny program and closes it again.
+    unsafe {
+        sys::libbpf_probe_bpf_helper(sys::BPF_PROG_TYPE_TRACEPOINT, sys::BPF_FUNC_loop, std::ptr::null()) == 1
+    }
+}
+
+fn has_kernel_type(name: &str) -> Result<bool> {
+    let btf = libbpf_rs::btf::Btf::from_vmlinux()
+        .context("the kernel has no type information (BTF): it needs CONFIG_DEBUG_INFO_BTF")?;
+    Ok(btf.type_by_name::<libbpf_rs::btf::types::Typedef>(name).is_some())
+}
+
+fn is_online(cpu: usize) -> bool {
+    // CPU 0 often has no such file: it cannot be taken away.
+    let file = format!("/sys/devices/system/cpu/cpu{cpu}/online");
+    std::fs::read_to_string(file).map_or(cpu == 0, |text| text.trim() == "1")
+}

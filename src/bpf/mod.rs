@@ -1,0 +1,38 @@
+//! The kernel seen from Rust: loading, attaching, one reader per CPU, events, and what is told back.
+//!
+//! The only folder with unsafe code. It knows bytes from the kernel and nothing of what they mean.
+
+mod event;
+mod kernel;
+mod orders;
+mod reader;
+
+// Generated from bpf/sidetap.bpf.c by build.rs.
+#[allow(clippy::all, clippy::undocumented_unsafe_blocks, dead_code, non_camel_case_types, unused_imports)]
+mod skel {
+    include!(concat!(env!("OUT_DIR"), "/sidetap.skel.rs"));
+}
+
+pub use event::{Data, Event, Flow, Opened, Role, SocketInfo};
+pub use kernel::{CapturePath, Counters, Kernel, Tap};
+pub use orders::{Order, Verdict};
+pub use reader::Reader;
+
+pub(crate) use skel::types;
+
+/// CLOCK_BOOTTIME, the clock of all events, in nanoseconds.
+pub fn boot_time() -> u64 {
+    clock(libc::CLOCK_BOOTTIME)
+}
+
+/// What to add to an event's time to get nanoseconds since the Unix epoch.
+pub fn boot_to_wall() -> i64 {
+    clock(libc::CLOCK_REALTIME).wrapping_sub(boot_time()) as i64
+}
+
+fn clock(id: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is valid for writes; both clocks exist on every kernel that can load the programs.
+    unsafe { libc::clock_gettime(id, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}

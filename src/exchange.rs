@@ -1,0 +1,267 @@
+//! The one record: request, response, times, sizes, and what is missing.
+//!
+//! Owns the types that decoders fill, rules look at and sinks write. It does no I/O and knows no socket: where the
+//! bytes came from is in [`Connection`], by value.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::proto::{Head, Trailers};
+
+/// Nanoseconds since the Unix epoch.
+pub type Nanos = u64;
+
+/// Which side of the watched process a connection is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The process was connected to.
+    Ingress,
+    /// The process connected to a private, loopback, link-local or Unix address.
+    EgressInternal,
+    /// The process connected to a public address.
+    EgressExternal,
+}
+
+impl Direction {
+    pub fn name(self) -> &'static str {
+        match self {
+            Direction::Ingress => "ingress",
+            Direction::EgressInternal => "egress-internal",
+            Direction::EgressExternal => "egress-external",
+        }
+    }
+}
+
+/// One end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    Ip(SocketAddr),
+    /// A Unix socket's path, `@name` for an abstract one, empty for an unnamed one.
+    Unix(String),
+}
+
+impl Address {
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Address::Ip(address) => Some(address.ip()),
+            Address::Unix(_) => None,
+        }
+    }
+
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Address::Ip(address) => Some(address.port()),
+            Address::Unix(_) => None,
+        }
+    }
+}
+
+/// The watched process: whose socket this is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Process {
+    pub pid: u32,
+    /// Path of the executable; where it could not be had, the name it was started by, or empty.
+    pub exe: String,
+    pub user_id: Option<u32>,
+    pub user_name: Option<String>,
+    pub container: Option<Container>,
+}
+
+impl Process {
+    /// The name of the executable, without its folder.
+    pub fn binary(&self) -> &str {
+        self.exe.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Container {
+    pub id: String,
+    pub name: Option<String>,
+    pub image: Option<String>,
+}
+
+/// What holds for all exchanges of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    pub id: u64,
+    pub direction: Direction,
+    pub local: Address,
+    pub remote: Address,
+    pub process: Arc<Process>,
+}
+
+impl Connection {
+    /// Who asks: the peer for ingress, the watched process for egress.
+    pub fn source(&self) -> &Address {
+        if self.direction == Direction::Ingress { &self.remote } else { &self.local }
+    }
+
+    /// Who answers.
+    pub fn destination(&self) -> &Address {
+        if self.direction == Direction::Ingress { &self.local } else { &self.remote }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+}
+
+impl Protocol {
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Http1 => "http1",
+        }
+    }
+}
+
+/// How much of an exchange is kept. The order is that of the amount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    #[default]
+    None,
+    Summary,
+    #[serde(alias = "details")]
+    Headers,
+    Full,
+}
+
+/// A message body: what was kept of it and what there was.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Body {
+    /// The body as on the wire without transfer coding, as far as it was kept: always a prefix.
+    pub kept: Vec<u8>,
+    /// How many body bytes the wire carried, kept or not, without the framing of the transfer coding.
+    pub wire_bytes: u64,
+}
+
+/// One side of an exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    pub head: Head,
+    pub body: Body,
+    pub trailers: Option<Trailers>,
+    pub first_byte: Nanos,
+    pub last_byte: Nanos,
+}
+
+/// What an exchange lacks, and why. The names are what users see in `incomplete`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Missing {
+    /// No request was seen for this response: joined midway, or lost.
+    Request,
+    /// No response was seen for this request.
+    Response,
+    /// The connection ended, or the agent stopped, before the message was complete.
+    RequestAborted,
+    ResponseAborted,
+    /// The body is longer than `max_body_bytes`; the first so many bytes are there.
+    RequestBodyTruncated(u64),
+    ResponseBodyTruncated(u64),
+    /// So many body bytes went by without passing through the process's memory (sendfile, splice, io_uring).
+    RequestBodyNotObservable(u64),
+    ResponseBodyNotObservable(u64),
+    /// So many body bytes were lost on the way from the kernel.
+    RequestBodyLost(u64),
+    ResponseBodyLost(u64),
+    /// The body was dropped because the agent reached its memory limit.
+    RequestBodyOverMemory,
+    ResponseBodyOverMemory,
+    /// The message does not follow its protocol from some point on.
+    RequestMalformed,
+    ResponseMalformed,
+    /// Bytes were lost before this exchange, and more than one request may have been open: the two may not belong
+    /// together.
+    PairingUncertain,
+    /// The exchange was still open when the agent stopped.
+    AgentStopped,
+}
+
+/// A request and its response, or what was seen of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// Unique on this machine while the agent runs.
+    pub id: u64,
+    pub connection: Arc<Connection>,
+    pub protocol: Protocol,
+    pub request: Option<Message>,
+    pub response: Option<Message>,
+    pub missing: Vec<Missing>,
+}
+
+impl Exchange {
+    /// Time of the first byte: the request's, or the response's where there is no request.
+    pub fn started(&self) -> Nanos {
+        self.request.as_ref().or(self.response.as_ref()).map_or(0, |message| message.first_byte)
+    }
+
+    /// First byte of the request to last byte of the response, in milliseconds; none unless both were seen.
+    pub fn duration_ms(&self) -> Option<f64> {
+        let (request, response) = (self.request.as_ref()?, self.response.as_ref()?);
+        Some(millis(request.first_byte, response.last_byte))
+    }
+
+    /// First byte of the request to first byte of the response, in milliseconds.
+    pub fn ttfb_ms(&self) -> Option<f64> {
+        let (request, response) = (self.request.as_ref()?, self.response.as_ref()?);
+        Some(millis(request.first_byte, response.first_byte))
+    }
+}
+
+fn millis(from: Nanos, to: Nanos) -> f64 {
+    to.saturating_sub(from) as f64 / 1e6
+}
+
+/// A connection's own event, for the event stores: written when it closes and every 10 s while it is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionEvent {
+    pub connection: Arc<Connection>,
+    /// None while nothing was recognised.
+    pub protocol: Option<Protocol>,
+    /// When it was opened; none for a connection older than the agent.
+    pub opened: Option<Nanos>,
+    pub observed: Nanos,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    pub transactions: u64,
+    /// The connection is closed; this is its last event.
+    pub finalized: bool,
+    /// An errno name (`ECONNREFUSED`), where the connection failed.
+    pub error: Option<String>,
+}
+
+/// What goes to the sinks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// An exchange, with how much of it is to be written and in which form.
+    Exchange {
+        exchange: Box<Exchange>,
+        level: Level,
+        format: Format,
+        encoding: BodyEncoding,
+        max_body_bytes: usize,
+        tags: Arc<Vec<(String, String)>>,
+    },
+    Connection(Box<ConnectionEvent>),
+}
+
+/// How an exchange is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    #[default]
+    Json,
+    Text,
+}
+
+/// How a body is written in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BodyEncoding {
+    /// Text where the body is UTF-8, else base64.
+    #[default]
+    Auto,
+    Base64,
+}

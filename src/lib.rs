@@ -1,0 +1,3 @@
+pub mod bpf;
+pub mod proto;
+pub mod exchange;

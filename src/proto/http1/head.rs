@@ -1,0 +1,217 @@
+//! Heads and trailer sections: finding where one ends, looking at each byte once however they arrive, and then
+//! parsing it in one go into one text and one list of spans.
+
+use memchr::memchr;
+use nom::Offset;
+
+use super::grammar::{self, is_white};
+use super::looks::{Looks, looks_like};
+use super::{MAX_BLANK, MAX_CHUNK_LINE, MAX_FIELDS, MAX_HEAD, Side};
+use crate::proto::{Head, Invalid, Span, StartLine, Trailers, Version};
+
+/// How far the search for the end of a head or trailer section has come. Offsets are into the input not yet used,
+/// which only grows while the search goes on.
+#[derive(Debug, Default)]
+pub(super) struct Search {
+    /// Where the section begins: behind the empty lines that may stand before a start line.
+    begin: usize,
+    /// Bytes before this one were looked at.
+    looked: usize,
+    /// Start of the line being looked at.
+    line: usize,
+    /// Lines found so far, without the start line.
+    lines: usize,
+    start_line: Option<(StartLine, Version)>,
+}
+
+/// So many bytes at a line's start tell whether it can become a start line.
+const START_LINE_PREFIX: usize = 128;
+
+impl Search {
+    /// Whether any byte of a message was seen, empty lines aside.
+    pub(super) fn is_in_message(&self) -> bool {
+        self.looked > self.begin
+    }
+
+    /// The head at the start of `input` and how many bytes it takes; none while it is not complete.
+    pub(super) fn head(&mut self, input: &[u8], side: Side) -> Result<Option<(Head, usize)>, Invalid> {
+        if self.start_line.is_none() && !self.find_start_line(input, side)? {
+            return Ok(None);
+        }
+        let Some(end) = self.find_end(input)? else { return Ok(None) };
+        let (start, version) = self.start_line.expect("the start line was found before the end");
+        let mut text = input[self.begin..end].to_vec();
+        let fields_at = memchr(b'\n', &text).map_or(text.len(), |lf| lf + 1);
+        let fields = parse_fields(&mut text, fields_at, self.lines, side)?;
+        *self = Search::default();
+        Ok(Some((Head { text, start, version, fields }, end)))
+    }
+
+    /// The trailer section at the start of `input`, none where it is empty, and how many bytes it takes.
+    pub(super) fn trailers(&mut self, input: &[u8], side: Side) -> Result<Option<(Option<Trailers>, usize)>, Invalid> {
+        let Some(end) = self.find_end(input)? else { return Ok(None) };
+        let lines = self.lines;
+        *self = Search::default();
+        if lines == 0 {
+            return Ok(Some((None, end)));
+        }
+        let mut text = input[..end].to_vec();
+        let fields = parse_fields(&mut text, 0, lines, side)?;
+        Ok(Some((Some(Trailers { text, fields }), end)))
+    }
+
+    /// The chunk-size line at the start of `input`, without its line break, and how many bytes it takes with it.
+    pub(super) fn chunk_line<'a>(&mut self, input: &'a [u8]) -> Result<Option<(&'a [u8], usize)>, Invalid> {
+        let window = input.len().min(MAX_CHUNK_LINE);
+        let Some(lf) = memchr(b'\n', &input[self.looked..window]) else {
+            self.looked = window;
+            let hopeless = window == MAX_CHUNK_LINE || input.first().is_some_and(|b| !b.is_ascii_hexdigit());
+            return if hopeless { Err(Invalid::ChunkSize) } else { Ok(None) };
+        };
+        let end = self.looked + lf;
+        *self = Search::default();
+        Ok(Some((without_cr(&input[..end]), end + 1)))
+    }
+
+    /// Steps over empty lines, then looks for the start line and parses it.
+    fn find_start_line(&mut self, input: &[u8], side: Side) -> Result<bool, Invalid> {
+        if !self.is_in_message() {
+            self.begin = skip_blank(input).ok_or(Invalid::StartLine)?;
+            self.looked = self.begin;
+            if &input[self.begin..] == b"\r" {
+                return Ok(false);
+            }
+        }
+        let window = self.window(input);
+        let Some(lf) = memchr(b'\n', &input[self.looked..window]) else {
+            // what cannot become a start line is refused before its line is complete, so that other protocols are not
+            // collected up to the limit
+            let prefix = &input[self.begin..window.min(self.begin + START_LINE_PREFIX)];
+            if self.looked < self.begin + START_LINE_PREFIX && looks_like(prefix, side) == Looks::No {
+                return Err(Invalid::StartLine);
+            }
+            self.looked = window;
+            return self.within_limit().map(|()| false);
+        };
+        let end = self.looked + lf;
+        self.start_line = Some(parse_start_line(without_cr(&input[self.begin..end]), side).ok_or(Invalid::StartLine)?);
+        self.looked = end + 1;
+        self.line = end + 1;
+        Ok(true)
+    }
+
+    /// The end of the section: behind its first empty line.
+    fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Invalid> {
+        let window = self.window(input);
+        while let Some(lf) = memchr(b'\n', &input[self.looked..window]) {
+            let end = self.looked + lf;
+            let line = without_cr(&input[self.line..end]);
+            self.looked = end + 1;
+            self.line = end + 1;
+            if line.is_empty() {
+                return Ok(Some(end + 1));
+            }
+            self.lines += 1;
+            if self.lines > MAX_FIELDS {
+                return Err(Invalid::HeadTooLarge);
+            }
+        }
+        self.looked = window;
+        self.within_limit().map(|()| None)
+    }
+
+    /// How much of the input may belong to the section.
+    fn window(&self, input: &[u8]) -> usize {
+        input.len().min(self.begin + MAX_HEAD)
+    }
+
+    fn within_limit(&self) -> Result<(), Invalid> {
+        if self.looked - self.begin >= MAX_HEAD { Err(Invalid::HeadTooLarge) } else { Ok(()) }
+    }
+}
+
+/// How many bytes of empty lines there are at the start (RFC 9112 section 2.2); none where they are too many or no
+/// empty lines.
+pub(super) fn skip_blank(input: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while at <= MAX_BLANK {
+        at += match &input[at..] {
+            [b'\n', ..] => 1,
+            [b'\r', b'\n', ..] => 2,
+            [b'\r', _, ..] => return None,
+            _ => return Some(at),
+        };
+    }
+    None
+}
+
+/// A start line without its line break. Spans count from its first byte.
+fn parse_start_line(line: &[u8], side: Side) -> Option<(StartLine, Version)> {
+    match side {
+        Side::Request => {
+            let parts = grammar::request_line(line)?;
+            let (method, target) = (span(line, 0, parts.method), span(line, 0, parts.target));
+            Some((StartLine::Request { method, target }, parts.version))
+        }
+        Side::Response => {
+            let parts = grammar::status_line(line)?;
+            let reason = span(line, 0, parts.reason);
+            Some((StartLine::Response { status: parts.status, reason }, parts.version))
+        }
+    }
+}
+
+/// The field lines of `text` from `at` to its first empty line. Line breaks inside folded values become spaces.
+///
+/// `lines`: how many lines there are at most, to allocate once.
+fn parse_fields(text: &mut [u8], mut at: usize, lines: usize, side: Side) -> Result<Vec<(Span, Span)>, Invalid> {
+    let mut fields: Vec<(Span, Span)> = Vec::with_capacity(lines);
+    while let Some(lf) = memchr(b'\n', &text[at..]) {
+        let next = at + lf + 1;
+        let line = without_cr(&text[at..at + lf]);
+        if line.is_empty() {
+            break;
+        }
+        if is_white(line[0]) {
+            let more = span(line, at, grammar::field_content(line).ok_or(Invalid::Header)?);
+            let (_, value) = fields.last_mut().ok_or(Invalid::Header)?;
+            unfold(text, at);
+            *value = joined(*value, more);
+        } else {
+            // RFC 9112 section 5.1: a server refuses white space before the colon, a proxy removes it from responses
+            let (name, value) = grammar::field_line(line, side == Side::Response).ok_or(Invalid::Header)?;
+            fields.push((span(line, at, name), span(line, at, value)));
+        }
+        at = next;
+    }
+    Ok(fields)
+}
+
+/// Overwrites the line break before `line_start` with spaces (RFC 9112 section 5.2).
+fn unfold(text: &mut [u8], line_start: usize) {
+    for byte in text[..line_start].iter_mut().rev().take(2) {
+        if *byte == b'\n' || *byte == b'\r' {
+            *byte = b' ';
+        }
+    }
+}
+
+/// A folded value: from the start of the one to the end of the other, where both hold something.
+fn joined(value: Span, more: Span) -> Span {
+    match (value.start == value.end, more.start == more.end) {
+        (_, true) => value,
+        (true, false) => more,
+        (false, false) => Span { start: value.start, end: more.end },
+    }
+}
+
+/// Where `part`, a piece of `line`, lies in the text that has `line` at `at`.
+fn span(line: &[u8], at: usize, part: &[u8]) -> Span {
+    let start = at + line.offset(part);
+    let offset = |at: usize| u32::try_from(at).expect("a head is at most MAX_HEAD long");
+    Span { start: offset(start), end: offset(start + part.len()) }
+}
+
+fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
