@@ -5,14 +5,6 @@
  */
 #include "emit.h"
 
-static __always_inline void on_listen(const struct sock *sk)
-{
-	struct listening_port listener = { .netns = netns_of(sk), .port = BPF_CORE_READ(sk, __sk_common.skc_num) };
-	__u8 one = 1;
-
-	bpf_map_update_elem(&listeners, &listener, &one, BPF_ANY);
-}
-
 /* The process is in connect(): its end of the connection has no port yet. */
 static __always_inline void on_connect(const struct sock *sk)
 {
@@ -45,11 +37,12 @@ static __always_inline void on_established(const struct sock *sk, bool accepted)
 	c->base[RECEIVED] = position_of(sk, RECEIVED);
 }
 
+/* Not for sockets whose positions are ours: the kernel's would mean nothing. */
 static __always_inline void on_end(void *ctx, const struct connection *c, __u8 direction, __u32 position)
 {
 	struct end_event event = {};
 
-	if (!(c->flags & CONNECTION_ANNOUNCED))
+	if (!(c->flags & CONNECTION_ANNOUNCED) || c->flags & CONNECTION_COUNTED)
 		return;
 	fill_head(&event.head, EVENT_END, 0);
 	event.connection = c->id;
@@ -65,11 +58,11 @@ int BPF_PROG(state_changed, const struct sock *sk, int from, int to)
 	__u64 key = (__u64)sk;
 	struct connection *c;
 
-	if (settings.empty || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
+	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
 		return 0;
 	switch (to) {
 	case TCP_LISTEN:
-		on_listen(sk);
+		remember_listening_port(sk);
 		return 0;
 	case TCP_SYN_SENT:
 		on_connect(sk);
@@ -115,8 +108,13 @@ int BPF_PROG(socket_destroyed, const struct sock *sk)
 	if (!is_left_out(c) && (c->pid || c->flags & CONNECTION_ANNOUNCED)) {
 		fill_head(&event.head, EVENT_CLOSE, c->pid);
 		event.connection = *c;
-		event.final[SENT] = c->flags & CONNECTION_SHUT ? c->final_sent : position_of(sk, SENT);
-		event.final[RECEIVED] = position_of(sk, RECEIVED);
+		if (c->flags & CONNECTION_COUNTED) {
+			event.final[SENT] = c->counted[SENT];
+			event.final[RECEIVED] = c->counted[RECEIVED];
+		} else {
+			event.final[SENT] = c->flags & CONNECTION_SHUT ? c->final_sent : position_of(sk, SENT);
+			event.final[RECEIVED] = position_of(sk, RECEIVED);
+		}
 		output(ctx, &event, sizeof(event), COUNT_LOST_CLOSE);
 	}
 	bpf_map_delete_elem(&connections, &key);

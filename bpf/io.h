@@ -71,7 +71,7 @@ static __always_inline struct connection *connection_of(const struct sock *sk)
 		return NULL;
 	inode = inode_of(sk);
 	c = bpf_map_lookup_elem(&unix_connections, &key);
-	return c && c->inode == inode ? c : new_unix_connection(sk, inode);
+	return c && c->inode == inode ? c : new_unix_connection(sk, inode, 0);
 }
 
 /*

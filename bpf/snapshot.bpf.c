@@ -1,25 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What existed before we did: the ports that listen, in every network namespace that a process has a socket of. With
- * them, a connection first met in mid-life is known to be ingress or egress at its first call.
+ * What existed before we did. The ports that listen, in every network namespace that a process has a socket of: with
+ * them, a TCP connection first met in mid-life is known to be ingress or egress at its first call. And Unix sockets,
+ * which nothing else tells from new ones.
  */
 #include "socket.h"
 
-SEC("iter/task_file")
-int listening_sockets(struct bpf_iter__task_file *ctx)
+static __always_inline void on_open_unix_socket(const struct sock *sk)
 {
-	struct listening_port listener = {};
+	__u64 key = (__u64)sk;
+
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_ESTABLISHED && !bpf_map_lookup_elem(&unix_connections, &key))
+		new_unix_connection(sk, inode_of(sk), CONNECTION_OLDER);
+}
+
+SEC("iter/task_file")
+int open_sockets(struct bpf_iter__task_file *ctx)
+{
 	struct file *file = ctx->file;
 	struct sock *sk;
-	__u8 one = 1;
 
 	if (!file)
 		return 0;
 	sk = sock_of_file(file);
-	if (!sk || !is_tcp(sk) || BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_LISTEN)
+	if (!sk)
 		return 0;
-	listener.netns = netns_of(sk);
-	listener.port = BPF_CORE_READ(sk, __sk_common.skc_num);
-	bpf_map_update_elem(&listeners, &listener, &one, BPF_ANY);
+	if (is_unix_stream(sk))
+		on_open_unix_socket(sk);
+	else if (is_tcp(sk) && BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_LISTEN)
+		remember_listening_port(sk);
 	return 0;
 }

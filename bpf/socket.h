@@ -110,6 +110,14 @@ static __always_inline void read_addresses(struct connection *c, const struct so
 		c->flags |= CONNECTION_LOOPBACK;
 }
 
+static __always_inline void remember_listening_port(const struct sock *sk)
+{
+	struct listening_port port = { .netns = netns_of(sk), .port = BPF_CORE_READ(sk, __sk_common.skc_num) };
+	__u8 one = 1;
+
+	bpf_map_update_elem(&listeners, &port, &one, BPF_ANY);
+}
+
 /* For sockets whose opening was not seen: the side whose port listens is the server. */
 static __always_inline __u8 role_by_listener(const struct connection *c)
 {
@@ -181,16 +189,17 @@ static __always_inline struct connection *older_tcp_connection(const struct sock
 	return insert_connection(&connections, &c);
 }
 
-static __always_inline struct connection *new_unix_connection(const struct sock *sk, __u32 inode)
+static __always_inline struct connection *new_unix_connection(const struct sock *sk, __u32 inode, __u8 flags)
 {
-	struct connection c = { .flags = CONNECTION_COUNTED };
+	struct connection c = { .flags = CONNECTION_COUNTED | flags };
 
 	c.id = new_id();
 	c.socket = (__u64)sk;
 	c.family = AF_UNIX;
 	c.netns = netns_of(sk);
 	c.inode = inode;
-	c.opened = bpf_ktime_get_boot_ns();
+	if (!(flags & CONNECTION_OLDER))
+		c.opened = bpf_ktime_get_boot_ns();
 	c.role = unix_role(sk);
 	return insert_connection(&unix_connections, &c);
 }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use crate::proto::{Head, Trailers};
 
+pub mod http1;
+
 /// Nanoseconds since the Unix epoch.
 pub type Nanos = u64;
 
@@ -195,6 +197,12 @@ impl Exchange {
     /// Time of the first byte: the request's, or the response's where there is no request.
     pub fn started(&self) -> Nanos {
         self.request.as_ref().or(self.response.as_ref()).map_or(0, |message| message.first_byte)
+    }
+
+    /// Body bytes held in memory.
+    pub fn kept(&self) -> usize {
+        let kept = |message: &Option<Message>| message.as_ref().map_or(0, |message| message.body.kept.len());
+        kept(&self.request) + kept(&self.response)
     }
 
     /// First byte of the request to last byte of the response, in milliseconds; none unless both were seen.

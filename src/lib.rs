@@ -1,3 +1,38 @@
+//! sidetap records the HTTP traffic of a running machine from beside it.
+//!
+//! ```text
+//!    kernel                                  user space
+//!  bpf/*.bpf.c ─ perf buffer, one per CPU ─▶ bpf ─▶ conn ─▶ proto ─▶ exchange ─▶ rules, plugin ─▶ sink
+//!    socket I/O, connections,                bytes  streams  messages  request +    what to keep     stdout
+//!    processes                               events in order           response
+//!                                            └──── one worker thread per CPU ──────────────────┘   └ threads ┘
+//!    filters, "skip this body" ◀──────────── config, rules        every loss counted at every arrow ─▶ stats
+//! ```
+//!
+//! `main` parses the command line and `config` the configuration; `agent` loads, attaches, spawns, waits and stops;
+//! `pipeline` is the line above from an event's bytes to records, which `worker` runs live and `replay` runs on a
+//! `recording`.
+
+pub mod cli;
+pub mod config;
+
+pub mod agent;
+pub mod check;
+pub mod pipeline;
+pub mod recording;
+pub mod replay;
+mod worker;
+
 pub mod bpf;
+pub mod conn;
 pub mod proto;
+
 pub mod exchange;
+pub mod identity;
+pub mod url;
+
+pub mod plugin;
+pub mod rules;
+
+pub mod sink;
+pub mod stats;

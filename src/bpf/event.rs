@@ -179,14 +179,17 @@ impl<'a> Event<'a> {
 
 impl SocketInfo {
     pub(super) fn from_kernel(c: &types::connection) -> SocketInfo {
-        let older = u32::from(c.flags) & types::connection_flag::CONNECTION_OLDER.0 != 0;
+        let has = |flag: types::connection_flag| u32::from(c.flags) & flag.0 != 0;
+        let older = has(types::connection_flag::CONNECTION_OLDER);
+        // A connect() that failed never got a first position.
+        let numbered = has(types::connection_flag::CONNECTION_COUNTED) || c.base != [0, 0];
         SocketInfo {
             connection: c.id,
             socket: c.socket,
             pid: c.pid,
             role: Role::from_kernel(c.role),
             opened: (c.opened != 0).then_some(c.opened),
-            base: (!older).then_some(c.base),
+            base: (!older && numbered).then_some(c.base),
             local: address(c.family, &c.local, c.local_port),
             remote: address(c.family, &c.remote, c.remote_port),
             error: (c.error != 0).then_some(c.error),

@@ -124,7 +124,7 @@ impl Kernel {
         attach(&progs.state_changed)?;
         attach(&progs.socket_destroyed)?;
         // The kernel runs the iterator's program over every file of every process while it is read.
-        let link = progs.listening_sockets.attach().context("cannot attach the iterator over open sockets")?;
+        let link = progs.open_sockets.attach().context("cannot attach the iterator over open sockets")?;
         Iter::new(&link)?.read_to_end(&mut Vec::new()).context("cannot list the open sockets")?;
         match self.path {
             CapturePath::Socket => {

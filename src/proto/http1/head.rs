@@ -1,7 +1,7 @@
 //! Heads and trailer sections: finding where one ends, looking at each byte once however they arrive, and then
 //! parsing it in one go into one text and one list of spans.
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 use nom::Offset;
 
 use super::grammar::{self, is_white};
@@ -103,8 +103,9 @@ impl Search {
     /// The end of the section: behind its first empty line.
     fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Invalid> {
         let window = self.window(input);
-        while let Some(lf) = memchr(b'\n', &input[self.looked..window]) {
-            let end = self.looked + lf;
+        let from = self.looked;
+        for lf in memchr_iter(b'\n', &input[from..window]) {
+            let end = from + lf;
             let line = without_cr(&input[self.line..end]);
             self.looked = end + 1;
             self.line = end + 1;
@@ -164,32 +165,36 @@ fn parse_start_line(line: &[u8], side: Side) -> Option<(StartLine, Version)> {
 /// The field lines of `text` from `at` to its first empty line. Line breaks inside folded values become spaces.
 ///
 /// `lines`: how many lines there are at most, to allocate once.
-fn parse_fields(text: &mut [u8], mut at: usize, lines: usize, side: Side) -> Result<Vec<(Span, Span)>, Invalid> {
+fn parse_fields(text: &mut [u8], at: usize, lines: usize, side: Side) -> Result<Vec<(Span, Span)>, Invalid> {
     let mut fields: Vec<(Span, Span)> = Vec::with_capacity(lines);
-    while let Some(lf) = memchr(b'\n', &text[at..]) {
-        let next = at + lf + 1;
-        let line = without_cr(&text[at..at + lf]);
+    let mut folded = false;
+    let mut start = at;
+    for lf in memchr_iter(b'\n', &text[at..]) {
+        let line = without_cr(&text[start..at + lf]);
         if line.is_empty() {
             break;
         }
         if is_white(line[0]) {
-            let more = span(line, at, grammar::field_content(line).ok_or(Invalid::Header)?);
+            let more = grammar::field_content(line).ok_or(Invalid::Header)?;
             let (_, value) = fields.last_mut().ok_or(Invalid::Header)?;
-            unfold(text, at);
-            *value = joined(*value, more);
+            *value = joined(*value, span(line, start, more));
+            folded = true;
         } else {
             // RFC 9112 section 5.1: a server refuses white space before the colon, a proxy removes it from responses
             let (name, value) = grammar::field_line(line, side == Side::Response).ok_or(Invalid::Header)?;
-            fields.push((span(line, at, name), span(line, at, value)));
+            fields.push((span(line, start, name), span(line, start, value)));
         }
-        at = next;
+        start = at + lf + 1;
+    }
+    if folded {
+        fields.iter().for_each(|(_, value)| unfold(text, *value));
     }
     Ok(fields)
 }
 
-/// Overwrites the line break before `line_start` with spaces (RFC 9112 section 5.2).
-fn unfold(text: &mut [u8], line_start: usize) {
-    for byte in text[..line_start].iter_mut().rev().take(2) {
+/// Overwrites the line breaks inside a value with spaces (RFC 9112 section 5.2).
+fn unfold(text: &mut [u8], value: Span) {
+    for byte in &mut text[value.start as usize..value.end as usize] {
         if *byte == b'\n' || *byte == b'\r' {
             *byte = b' ';
         }

@@ -1,0 +1,208 @@
+//! The agent: load, attach, spawn, wait, stop, in order.
+//!
+//! | thread | owns | is stopped by |
+//! |---|---|---|
+//! | main | signals, reloading, the order of things | SIGINT, SIGTERM, a closed stdout |
+//! | worker, one a CPU | that CPU's event buffer | the stop flag; reads once more after it |
+//! | sink, one a store | its output | the last sender of its queue |
+//! | signals | nothing: passes them on | the end of the process |
+//! | recording, with `--record` | the file | the last recorder |
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use crossbeam_channel::{Receiver, bounded, select};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::bpf::{self, CapturePath, Kernel, Role, Tap};
+use crate::cli::Run;
+use crate::config::{self, Settings, Store, TapDirection};
+use crate::pipeline::Pipeline;
+use crate::recording::Recorder;
+use crate::sink::queue::Outbox;
+use crate::sink::{Sink, Stdout};
+use crate::stats::{Memory, Stats};
+use crate::worker;
+
+/// How long the sinks may take to write what they have been given when the agent ends.
+const LAST_WRITES: Duration = Duration::from_secs(10);
+
+/// All buffers together; more CPUs have smaller ones.
+const BUFFERS_MAX: usize = 256 << 20;
+
+/// Captures until told to stop.
+pub fn run(run: &Run, settings: Settings) -> Result<()> {
+    let signals = listen_to_signals()?;
+    let path = run.capture_path.map_or_else(CapturePath::detect, Ok)?;
+    let tap_now = tap(&settings, run.empty_probes);
+    // Nothing is captured before all programs are attached: half a connection would be worse than none.
+    let mut kernel = Kernel::load(path, Tap { empty: true, ..tap_now })?;
+
+    let stats = Arc::new(Stats::default());
+    let memory = Arc::new(Memory::new((run.memory_limit as usize) << 20));
+    let readers = kernel.readers(buffer_size(run)?)?;
+    let workers = readers.len();
+    let (closed, stdout_closed) = bounded(1);
+    let (outbox, sinks) = Outbox::start(sinks(&settings), memory.clone(), stats.clone(), &closed)?;
+    let recording = run.record.as_deref().map(|path| Recorder::create(path, workers, stats.clone())).transpose()?;
+    let (recorder, recording) = recording.unzip();
+
+    kernel.attach()?;
+    let kernel = Arc::new(kernel);
+    let pipeline = Arc::new(Pipeline::new(settings, kernel.clone(), stats.clone(), memory, outbox, workers));
+    judge_running(&pipeline, &kernel);
+    kernel.set_tap(tap_now);
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut threads = Vec::new();
+    for (index, reader) in readers.into_iter().enumerate() {
+        let (pipeline, stop, recorder) = (pipeline.clone(), stop.clone(), recorder.clone());
+        let thread = thread::Builder::new().name(format!("worker {}", reader.cpu));
+        let work = move || worker::run(index, workers, reader, &pipeline, recorder, &stop);
+        threads.push(thread.spawn(work).context("cannot start a worker")?);
+    }
+    drop(recorder);
+    log::info!("capturing ({} path, {workers} CPUs)", path.name());
+
+    wait(&signals, &stdout_closed, run, &pipeline, &kernel);
+
+    log::info!("stopping");
+    stop.store(true, Ordering::Release);
+    for thread in threads {
+        if thread.join().is_err() {
+            log::error!("a worker ended early: what it had not read is lost");
+        }
+    }
+    pipeline.pass(bpf::boot_to_wall(), u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
+    let counters = kernel.counters();
+    // With the pipeline goes the outbox, and with it the sinks' queues end.
+    drop(pipeline);
+    for name in sinks.join(LAST_WRITES) {
+        log::error!("the {name} sink did not take its last records within {} s", LAST_WRITES.as_secs());
+    }
+    if let Some(recording) = recording {
+        recording.join().unwrap_or_else(|_| anyhow::bail!("the recording ended early"))?;
+    }
+    log::info!("{}", stats.line(&counters));
+    Ok(())
+}
+
+/// Until the agent is to stop: reloads on SIGHUP.
+fn wait(signals: &Receiver<i32>, stdout_closed: &Receiver<()>, run: &Run, pipeline: &Pipeline, kernel: &Kernel) {
+    loop {
+        select! {
+            recv(signals) -> signal => match signal {
+                Ok(SIGHUP) => reload(run.config.as_deref(), run.empty_probes, pipeline, kernel),
+                _ => return,
+            },
+            recv(stdout_closed) -> _ => {
+                log::error!("stdout is closed: nobody reads what is captured");
+                return;
+            }
+        }
+    }
+}
+
+/// A bad file leaves everything as it is.
+fn reload(config: Option<&Path>, empty: bool, pipeline: &Pipeline, kernel: &Kernel) {
+    let Some(path) = config else {
+        log::warn!("there is no configuration file to reload: the agent was started without one");
+        return;
+    };
+    match config::load(path) {
+        Ok(settings) => {
+            for warning in &settings.warnings {
+                log::warn!("{warning}");
+            }
+            let old = pipeline.settings.read().expect("no thread panics with the settings locked").clone();
+            if (&old.event_stores, &old.object_stores) != (&settings.event_stores, &settings.object_stores) {
+                log::warn!("changed stores take effect at the next start");
+            }
+            kernel.set_tap(tap(&settings, empty));
+            *pipeline.settings.write().expect("no thread panics with the settings locked") = Arc::new(settings);
+            judge_running(pipeline, kernel);
+            log::info!("reloaded {}", path.display());
+        }
+        Err(errors) => {
+            for line in errors.to_string().lines() {
+                log::error!("{line}");
+            }
+            log::error!("{} was not reloaded: the configuration before it stays in force", path.display());
+        }
+    }
+}
+
+/// Tells the kernel which of the running processes are left out, and the user where that may be a surprise.
+fn judge_running(pipeline: &Pipeline, kernel: &Kernel) {
+    let settings = pipeline.settings.read().expect("no thread panics with the settings locked").clone();
+    let filters = &settings.tap.filters;
+    if !filters.is_any() {
+        return;
+    }
+    let running = pipeline.processes.running();
+    let mut left_out = 0;
+    for process in &running {
+        let is_left_out = filters.leaves_out(&process.exe);
+        kernel.judge(process.pid, is_left_out);
+        left_out += usize::from(is_left_out);
+        if is_left_out && process.binary() == "haproxy" {
+            log::warn!(
+                "the filters leave out haproxy (PID {}): `tap.filters.custom` names processes to leave out, \
+                 `tap.filters.only` those to keep to",
+                process.pid
+            );
+        }
+    }
+    log::info!("filters leave out {left_out} of {} running processes", running.len());
+}
+
+/// What the kernel decides by itself.
+fn tap(settings: &Settings, empty: bool) -> Tap {
+    let role = match settings.tap.direction {
+        TapDirection::All => None,
+        TapDirection::Ingress => Some(Role::Server),
+        TapDirection::Egress | TapDirection::EgressInternal | TapDirection::EgressExternal => Some(Role::Client),
+    };
+    let filter_processes = settings.tap.filters.is_any();
+    Tap { role, ignore_loopback: settings.tap.ignore_loopback, filter_processes, empty }
+}
+
+/// One sink for all stores that write to the same place.
+pub(crate) fn sinks(settings: &Settings) -> Vec<(String, Box<dyn Sink>)> {
+    let objects = settings.object_stores.contains(&Store::Stdout);
+    let events = settings.event_stores.contains(&Store::Stdout);
+    let mut sinks: Vec<(String, Box<dyn Sink>)> = Vec::new();
+    if objects || events {
+        sinks.push(("stdout".into(), Box::new(Stdout::new(objects, events))));
+    }
+    sinks
+}
+
+/// Bytes for the buffer of one CPU.
+fn buffer_size(run: &Run) -> Result<usize> {
+    let cpus = libbpf_rs::num_possible_cpus().context("cannot tell the number of CPUs")?;
+    let mut bytes = run.buffer_size << 10;
+    while bytes * cpus > BUFFERS_MAX && bytes > 256 << 10 {
+        bytes /= 2;
+    }
+    Ok(bytes)
+}
+
+fn listen_to_signals() -> Result<Receiver<i32>> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot listen to signals")?;
+    let (sender, receiver) = bounded(16);
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                let _ = sender.send(signal);
+            }
+        })
+        .context("cannot start the thread that listens to signals")?;
+    Ok(receiver)
+}

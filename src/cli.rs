@@ -1,0 +1,123 @@
+//! The command line: what can be typed, nothing of what it does.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::bpf::CapturePath;
+
+/// Record the HTTP traffic of this machine from beside it: no proxy, no code change, no restart.
+///
+/// Captured data goes to stdout, the agent's own log to stderr. Run as root.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub run: Run,
+    #[command(flatten)]
+    pub log: Log,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Capture (the default)
+    Run(Run),
+    /// Check a configuration and say everything that is wrong with it
+    Validate {
+        /// The file; `-` for standard input
+        file: PathBuf,
+    },
+    /// Run the configuration on a recording instead of live traffic; needs no root
+    Replay {
+        /// A file made with `--record`
+        file: PathBuf,
+        /// Configuration file [default: summaries of everything]
+        #[arg(long, value_name = "FILE", env = "SIDETAP_CONFIG")]
+        config: Option<PathBuf>,
+    },
+    /// Say whether this machine can capture, and what to do where it cannot
+    Check,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Configuration file; without one, summaries of everything go to stdout
+    #[arg(long, value_name = "FILE", env = "SIDETAP_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// How socket I/O is seen [default: the better one this kernel has]
+    #[arg(long, value_name = "PATH")]
+    pub capture_path: Option<CapturePath>,
+    /// Also write the raw events to this file, for `replay`: it holds traffic in the clear
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Event buffer of each CPU, in KiB, a power of two
+    #[arg(long, value_name = "KIB", default_value_t = 8192, value_parser = power_of_two)]
+    pub buffer_size: usize,
+    /// Ceiling of captured data held in memory, in MiB: above it the oldest bodies are dropped, and say so
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub memory_limit: u32,
+    /// Attach everything and capture nothing, to measure what that costs
+    #[arg(long, hide = true)]
+    pub empty_probes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Log {
+    /// How much the agent says of itself
+    #[arg(long, value_name = "LEVEL", default_value = "info", global = true)]
+    pub log_level: LogLevel,
+    /// In which form
+    #[arg(long, value_name = "ENCODING", default_value = "console", global = true)]
+    pub log_encoding: LogEncoding,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogEncoding {
+    Console,
+    Json,
+}
+
+fn power_of_two(text: &str) -> Result<usize, String> {
+    let kib: usize = text.parse().map_err(|_| "not a number".to_owned())?;
+    if kib.is_power_of_two() && (16..=1 << 20).contains(&kib) {
+        return Ok(kib);
+    }
+    Err("must be a power of two from 16 to 1048576".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_the_default() {
+        let cli = Cli::parse_from(["sidetap", "--log-level=info", "--log-encoding=console", "--config=/a"]);
+        assert_eq!((cli.command.is_none(), cli.run.config), (true, Some("/a".into())));
+        let cli = Cli::parse_from(["sidetap", "run", "--config", "/a", "--log-level", "debug"]);
+        assert!(matches!(cli.command, Some(Command::Run(run)) if run.config == Some("/a".into())));
+        assert_eq!(cli.log.log_level, LogLevel::Debug);
+    }
+
+    #[test]
+    fn buffers_are_powers_of_two() {
+        assert_eq!(power_of_two("64"), Ok(64));
+        assert!(power_of_two("63").is_err() && power_of_two("8").is_err() && power_of_two("x").is_err());
+    }
+}

@@ -1,0 +1,278 @@
+//! The sections of the file, from `rulekit` to `tap`, as settings.
+//!
+//! Owns which keys there are, their defaults and how they refer to one another.
+
+use std::collections::HashSet;
+
+use super::filters::{ExeMatch, Filters, Group, Strategy};
+use super::reader::{Item, Section};
+use super::settings::{EndpointRule, HttpCapture, Settings, Stack, Tag, TagSource, Tap, TapDirection};
+use super::stores::{Environment, event_stores, object_stores};
+use crate::exchange::{BodyEncoding, Format, Level};
+use crate::rules::{CompiledRule, Compiler};
+
+const LEVELS: [(&str, Level); 5] = [
+    ("none", Level::None),
+    ("summary", Level::Summary),
+    ("headers", Level::Headers),
+    ("full", Level::Full),
+    ("details", Level::Headers),
+];
+const FORMATS: [(&str, Format); 2] = [("json", Format::Json), ("text", Format::Text)];
+const BODY_ENCODINGS: [(&str, BodyEncoding); 2] = [("auto", BodyEncoding::Auto), ("base64", BodyEncoding::Base64)];
+const DIRECTIONS: [(&str, TapDirection); 5] = [
+    ("all", TapDirection::All),
+    ("ingress", TapDirection::Ingress),
+    ("egress", TapDirection::Egress),
+    ("egress-internal", TapDirection::EgressInternal),
+    ("egress-external", TapDirection::EgressExternal),
+];
+const TAG_SOURCES: [(&str, TagSource); 4] = [
+    ("env", TagSource::Env),
+    ("container.label", TagSource::ContainerLabel),
+    ("k8s.label", TagSource::K8sLabel),
+    ("k8s.annotation", TagSource::K8sAnnotation),
+];
+const GROUPS: [(&str, Group); 6] = [
+    ("qpoint", Group::Qpoint),
+    ("container-runtimes", Group::ContainerRuntimes),
+    ("kubernetes", Group::Kubernetes),
+    ("eks", Group::Eks),
+    ("gke", Group::Gke),
+    ("container", Group::ContainerRuntimes),
+];
+
+const DEFAULT_MAX_BODY_BYTES: u64 = 1 << 20;
+
+/// The whole file, or as much of it as can be read; what is wrong with it is in the items' list of problems.
+pub fn settings(root: &Item, env: Environment) -> Option<Settings> {
+    let root = root.section(&["version", "services", "rulekit", "stacks", "tags", "tap", "filters"])?;
+    version(&root);
+    let mut warnings = Vec::new();
+    let services = root.section("services", &["event_stores", "object_stores"]);
+    let event_stores = services.as_ref().map(|services| event_stores(services, env, &mut warnings));
+    let object_stores = services.as_ref().map(|services| object_stores(services, env, &mut warnings));
+    let mut compiler = macros(&root);
+    let stacks = stacks(&root, &mut compiler, &mut warnings);
+    let tags = root.list("tags").iter().filter_map(|item| tag(item, env, &mut warnings)).collect();
+    let mut settings = Settings {
+        event_stores: event_stores.unwrap_or_default(),
+        object_stores: object_stores.unwrap_or_default(),
+        stacks,
+        default_stack: None,
+        endpoints: Vec::new(),
+        tap: Tap::default(),
+        tags,
+        warnings,
+    };
+    let keys = ["direction", "ignore_loopback", "audit_include_dns", "http", "endpoints", "filters"];
+    let mut http_is_there = false;
+    if let Some(section) = root.section("tap", &keys) {
+        http_is_there = section.get("http").is_some();
+        tap(&section, &mut compiler, &mut settings);
+    }
+    if let Some(section) = filters_section(&root) {
+        filters(&section, &mut compiler, &mut settings);
+    }
+    warn_of_silence(&mut settings, http_is_there);
+    Some(settings)
+}
+
+fn version(root: &Section) {
+    let Some(version) = root.required("version", "; a configuration starts with `version: 2`") else { return };
+    if version.text().is_some_and(|text| text != "2") {
+        version.error(format!("unknown version \"{}\", expected 2", version.text().unwrap_or_default()));
+    }
+}
+
+fn macros(root: &Section) -> Compiler {
+    let items = root.section("rulekit", &["macros"]).map(|rulekit| rulekit.list("macros")).unwrap_or_default();
+    let mut definitions = Vec::new();
+    let mut places = Vec::new();
+    for item in items {
+        let Some(section) = item.section(&["name", "expr"]) else { continue };
+        let name = section.required("name", "; the macro is called by it").and_then(|name| Some((name.text()?, name)));
+        let expr = section.required("expr", "; it says what the macro stands for");
+        let expr = expr.and_then(|expr| Some((expr.text()?, expr)));
+        let (Some((name, name_item)), Some((source, expr_item))) = (name, expr) else { continue };
+        definitions.push((name.to_string(), source.to_string()));
+        places.push((name_item, expr_item));
+    }
+    let (compiler, wrong) = Compiler::new(&definitions);
+    for (number, error) in wrong {
+        let (name, expr) = &places[number];
+        if error.column.is_some() { expr.error(error.to_string()) } else { name.error(error.to_string()) }
+    }
+    compiler
+}
+
+fn stacks(root: &Section, compiler: &mut Compiler, warnings: &mut Vec<String>) -> Vec<Stack> {
+    let mut stacks = Vec::new();
+    for (name, item) in root.get("stacks").map(|stacks| stacks.entries()).unwrap_or_default() {
+        if name == "none" {
+            item.error("a stack cannot be named \"none\": that stands for no stack");
+        }
+        let plugins = item.section(&["plugins"]).map(|stack| stack.list("plugins")).unwrap_or_default();
+        let capture = plugins.iter().filter_map(|plugin| http_capture(plugin, compiler, warnings)).collect();
+        stacks.push(Stack { name: name.to_string(), capture });
+    }
+    stacks
+}
+
+fn http_capture(item: &Item, compiler: &mut Compiler, warnings: &mut Vec<String>) -> Option<HttpCapture> {
+    const PLUGINS: [&str; 5] = ["http_capture", "access_logs", "http_metrics", "report_usage", "detect_errors"];
+    let plugin = item.section(&["type", "config"])?;
+    let choices: Vec<(&str, &str)> = PLUGINS.map(|name| (name, name)).to_vec();
+    let name_item = plugin.required("type", "; name a plugin, such as http_capture")?;
+    let name = name_item.choice(&choices)?;
+    if name != "http_capture" {
+        name_item.error(format!("the plugin {name} is not available in this build; remove it, or use http_capture"));
+        return None;
+    }
+    let path = format!("{}.config", plugin.path);
+    let mut capture = HttpCapture {
+        level: Level::None,
+        format: Format::Json,
+        rules: Vec::new(),
+        max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+        body_encoding: BodyEncoding::Auto,
+    };
+    let keys = ["level", "format", "rules", "max_body_bytes", "body_encoding"];
+    if let Some(config) = plugin.section("config", &keys) {
+        capture.level = config.get("level").and_then(|item| item.choice(&LEVELS)).unwrap_or_default();
+        capture.format = config.get("format").and_then(|item| item.choice(&FORMATS)).unwrap_or_default();
+        capture.rules = config.list("rules").iter().filter_map(|item| rule(item, compiler)).collect();
+        let max_body_bytes = config.get("max_body_bytes").and_then(|item| item.size());
+        capture.max_body_bytes = max_body_bytes.unwrap_or(DEFAULT_MAX_BODY_BYTES);
+        let body_encoding = config.get("body_encoding").and_then(|item| item.choice(&BODY_ENCODINGS));
+        capture.body_encoding = body_encoding.unwrap_or_default();
+    }
+    if capture.level == Level::None && capture.rules.iter().all(|rule| rule.level == Level::None) {
+        warnings.push(format!("{path}: captures nothing: the level is none, and no rule has another"));
+    }
+    Some(capture)
+}
+
+fn rule(item: &Item, compiler: &mut Compiler) -> Option<CompiledRule> {
+    let rule = item.section(&["name", "expr", "level"])?;
+    let name = rule.get("name").map_or(Some(item.path.as_str()), |name| name.text());
+    let level =
+        rule.required("level", ", expected one of none, summary, headers, full").and_then(|l| l.choice(&LEVELS));
+    let expr = rule.required("expr", "; it says which transactions the rule is for")?;
+    match compiler.compile(expr.text()?) {
+        Ok(compiled) => Some(CompiledRule { name: name?.to_string(), level: level?, expr: compiled }),
+        Err(error) => {
+            expr.error(error.to_string());
+            None
+        }
+    }
+}
+
+fn tag(item: &Item, env: Environment, warnings: &mut Vec<String>) -> Option<Tag> {
+    let tag = item.section(&["key", "source", "location"])?;
+    let key = tag.required("key", "; it is the tag's name").and_then(|key| key.text());
+    let source = tag.required("source", ", expected one of env, container.label, k8s.label, k8s.annotation");
+    let source = source.and_then(|source| source.choice(&TAG_SOURCES));
+    let location = tag.required("location", "; name the variable, label or annotation");
+    let location = location.and_then(|location| location.text());
+    let (key, source, location) = (key?, source?, location?);
+    if source == TagSource::Env && env(location).is_none() {
+        let path = &item.path;
+        warnings.push(format!("{path}: the environment variable {location} is not set; the tag \"{key}\" is left out"));
+    }
+    Some(Tag { key: key.to_string(), source, location: location.to_string() })
+}
+
+fn tap(section: &Section, compiler: &mut Compiler, settings: &mut Settings) {
+    let flag = |key: &str| section.get(key).and_then(|item| item.boolean()).unwrap_or(false);
+    settings.tap.direction = section.get("direction").and_then(|item| item.choice(&DIRECTIONS)).unwrap_or_default();
+    settings.tap.ignore_loopback = flag("ignore_loopback");
+    settings.tap.audit_include_dns = flag("audit_include_dns");
+    settings.default_stack = section.get("http").and_then(|http| named_stack(&http, &settings.stacks));
+    let mut domains = HashSet::new();
+    for item in section.list("endpoints") {
+        let Some(endpoint) = endpoint(&item, &settings.stacks) else { continue };
+        if !domains.insert(endpoint.domain.clone()) {
+            item.error(format!("the domain \"{}\" is here twice", endpoint.domain));
+        }
+        settings.endpoints.push(endpoint);
+    }
+    if let Some(section) = filters_section(section) {
+        filters(&section, compiler, settings);
+    }
+}
+
+fn endpoint(item: &Item, stacks: &[Stack]) -> Option<EndpointRule> {
+    let endpoint = item.section(&["domain", "http"])?;
+    let http = endpoint.required("http", "; write `http: {stack: NAME}`");
+    let stack = http.and_then(|http| named_stack(&http, stacks));
+    let domain_item = endpoint.required("domain", "; write `example.com` or `*.example.com`")?;
+    let domain = domain_item.text()?.to_ascii_lowercase();
+    let labels = domain.strip_prefix("*.").unwrap_or(&domain);
+    if labels.is_empty() || labels.contains(['*', '/', ':', ' ']) {
+        domain_item.error(format!("\"{domain}\" is no domain; write `example.com` or `*.example.com`, without a port"));
+        return None;
+    }
+    Some(EndpointRule { domain, stack })
+}
+
+/// `{stack: NAME}` as an index into the stacks; none for `none`.
+fn named_stack(http: &Item, stacks: &[Stack]) -> Option<usize> {
+    let why = "; name one of the stacks, or none";
+    let item = http.section(&["stack"])?.required("stack", why)?;
+    let mut choices: Vec<(&str, Option<usize>)> = vec![("none", None)];
+    choices.extend(stacks.iter().enumerate().map(|(i, stack)| (stack.name.as_str(), Some(i))));
+    item.named("stack", &choices)?
+}
+
+fn filters_section<'a>(parent: &Section<'a>) -> Option<Section<'a>> {
+    parent.section("filters", &["groups", "custom", "only"])
+}
+
+/// Adds to the filters: the file may have them in two places.
+fn filters(section: &Section, compiler: &mut Compiler, settings: &mut Settings) {
+    let Filters { groups, custom, only } = &mut settings.tap.filters;
+    groups.extend(section.list("groups").iter().filter_map(|item| item.choice(&GROUPS)));
+    only.extend(section.list("only").iter().filter_map(|item| exe_match(item, compiler)));
+    for item in section.list("custom") {
+        let Some(filter) = exe_match(&item, compiler) else { continue };
+        if filter.is_haproxy() {
+            settings.warnings.push(format!(
+                "{}: leaves haproxy out, so none of its traffic is captured: `custom` names the processes to leave out; \
+                 to capture these and no others, put them under `tap.filters.only`",
+                item.path
+            ));
+        }
+        custom.push(filter);
+    }
+}
+
+fn exe_match(item: &Item, compiler: &mut Compiler) -> Option<ExeMatch> {
+    const STRATEGIES: [&str; 5] = ["exact", "prefix", "suffix", "contains", "regex"];
+    let section = item.section(&["exe", "strategy"])?;
+    let choices = STRATEGIES.map(|name| (name, name));
+    let strategy = section.get("strategy").map_or(Some("exact"), |strategy| strategy.choice(&choices));
+    let exe_item = section.required("exe", "; write the path of an executable, such as /usr/sbin/haproxy")?;
+    let exe = exe_item.text()?;
+    let strategy = match strategy? {
+        "prefix" => Strategy::Prefix,
+        "suffix" => Strategy::Suffix,
+        "contains" => Strategy::Contains,
+        "regex" => Strategy::Regex(compiler.pattern(exe).map_err(|message| exe_item.error(message)).ok()?),
+        _ => Strategy::Exact,
+    };
+    Some(ExeMatch { exe: exe.to_string(), strategy })
+}
+
+/// Warns of a configuration that is right, and yet captures nothing or writes nothing.
+fn warn_of_silence(settings: &mut Settings, http_is_there: bool) {
+    if !http_is_there && settings.endpoints.is_empty() {
+        let message = "tap.http.stack is missing, so no transaction is captured; name one of the stacks there, or none";
+        settings.warnings.push(message.to_string());
+    }
+    if settings.object_stores.is_empty() {
+        let message =
+            "services.object_stores is empty, so no transaction is written; list a store there, such as stdout";
+        settings.warnings.push(message.to_string());
+    }
+}

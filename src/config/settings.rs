@@ -1,0 +1,225 @@
+//! What a configuration means, once it was found to be without error. Plain values: no file, no key, no position.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::filters::Filters;
+use crate::exchange::{BodyEncoding, Format, Level};
+use crate::rules::CompiledRule;
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where connections' events go; each gets all of them.
+    pub event_stores: Vec<Store>,
+    /// Where exchanges go; each gets all of them.
+    pub object_stores: Vec<Store>,
+    pub stacks: Vec<Stack>,
+    /// The stack for what no endpoint names, an index into `stacks`; none: not captured.
+    pub default_stack: Option<usize>,
+    pub endpoints: Vec<EndpointRule>,
+    pub tap: Tap,
+    pub tags: Vec<Tag>,
+    /// What is accepted, but will not do what one might expect. One line each.
+    pub warnings: Vec<String>,
+}
+
+/// What is done with exchanges.
+#[derive(Debug, Clone)]
+pub struct Stack {
+    pub name: String,
+    pub capture: Vec<HttpCapture>,
+}
+
+/// The plugin `http_capture`: exchanges to the object stores.
+#[derive(Debug, Clone)]
+pub struct HttpCapture {
+    /// For exchanges of which no rule is true.
+    pub level: Level,
+    pub format: Format,
+    pub rules: Vec<CompiledRule>,
+    /// For each direction; what is longer is cut.
+    pub max_body_bytes: u64,
+    pub body_encoding: BodyEncoding,
+}
+
+/// Another stack for one domain.
+#[derive(Debug, Clone)]
+pub struct EndpointRule {
+    /// `example.com`, or `*.example.com` for everything below it; in lower case.
+    pub domain: String,
+    /// An index into the stacks; none: not captured.
+    pub stack: Option<usize>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Tap {
+    pub direction: TapDirection,
+    pub ignore_loopback: bool,
+    pub audit_include_dns: bool,
+    pub filters: Filters,
+}
+
+/// Which connections of a watched process are tapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TapDirection {
+    #[default]
+    All,
+    /// Those it accepted.
+    Ingress,
+    /// Those it opened.
+    Egress,
+    /// Those it opened to private, loopback, link-local or Unix addresses.
+    EgressInternal,
+    /// Those it opened to public addresses.
+    EgressExternal,
+}
+
+/// A tag that every exchange gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag {
+    pub key: String,
+    pub source: TagSource,
+    /// The name of the variable, label or annotation.
+    pub location: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TagSource {
+    Env,
+    ContainerLabel,
+    K8sLabel,
+    K8sAnnotation,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Store {
+    Stdout,
+    Disabled,
+    File(FileStore),
+    S3(Box<S3Store>),
+    Otel(Box<OtelStore>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct FileStore {
+    pub path: PathBuf,
+    pub rotate: Option<Rotate>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotate {
+    /// A file that would grow beyond this many bytes is put aside.
+    pub max_bytes: u64,
+    /// How many files put aside are kept.
+    pub keep: u32,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct S3Store {
+    pub endpoint: String,
+    pub region: String,
+    pub bucket: String,
+    /// Access key and secret key; none: the usual credential chain.
+    pub keys: Option<(Secret, Secret)>,
+    /// Plain HTTP instead of HTTPS.
+    pub insecure: bool,
+    /// The URL under which an object can be had, with `{{SCHEME}} {{ENDPOINT}} {{BUCKET}} {{DIGEST}}`.
+    pub access_url: Option<String>,
+    pub prefix: String,
+    pub batch: Option<Batch>,
+}
+
+/// How much is gathered before it is put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    pub max_bytes: u64,
+    pub max_age: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct OtelStore {
+    pub protocol: OtelProtocol,
+    pub endpoint: String,
+    pub service_name: String,
+    pub environment: Option<String>,
+    pub headers: Vec<(String, Secret)>,
+    pub tls: bool,
+    /// Accept any certificate.
+    pub insecure_skip_verify: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtelProtocol {
+    Grpc,
+    Http,
+    Stdout,
+}
+
+/// A value that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(value: String) -> Secret {
+        Secret(value)
+    }
+
+    /// The value itself: for the one who needs it, not for logs.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Store {
+    /// The name under `type`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Store::Stdout => "stdout",
+            Store::Disabled => "disabled",
+            Store::File(_) => "file",
+            Store::S3(_) => "s3",
+            Store::Otel(_) => "otel",
+        }
+    }
+
+    /// Whether this build can write to it.
+    pub fn is_available(&self) -> bool {
+        matches!(self, Store::Stdout | Store::Disabled)
+    }
+}
+
+impl Settings {
+    /// The stack for a host, with or without a port: that of its own endpoint, else of the `*.` endpoint with the
+    /// longest domain, else the default one. None: not captured.
+    pub fn stack_for(&self, host: &str) -> Option<&Stack> {
+        let host = without_port(host).trim_end_matches('.');
+        let endpoint = self.endpoints.iter().filter(|endpoint| endpoint.matches(host));
+        // An exact domain is longer than any `*.` domain that matches too.
+        let best = endpoint.max_by_key(|endpoint| (!endpoint.domain.starts_with('*'), endpoint.domain.len()));
+        let index = best.map_or(self.default_stack, |endpoint| endpoint.stack);
+        self.stacks.get(index?)
+    }
+}
+
+impl EndpointRule {
+    fn matches(&self, host: &str) -> bool {
+        let Some(zone) = self.domain.strip_prefix('*') else { return host.eq_ignore_ascii_case(&self.domain) };
+        let (host, zone) = (host.as_bytes(), zone.as_bytes());
+        host.len() > zone.len() && host[host.len() - zone.len()..].eq_ignore_ascii_case(zone)
+    }
+}
+
+/// `[::1]:80` is `[::1]`, `example.com:80` is `example.com`.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
+        _ => host,
+    }
+}

@@ -1,0 +1,462 @@
+//! One connection: its two streams, what is spoken on it, and what the kernel was told of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::stream::{Item, Stream, Why};
+use super::Control;
+use crate::bpf::{Data, Flow, Order, Role, SocketInfo, Verdict};
+use crate::config::{Settings, Stack, TapDirection};
+use crate::exchange::http1::{Gap, Host, Http1, Side, State};
+use crate::exchange::{Connection, ConnectionEvent, Direction, Exchange, Nanos, Protocol, Record};
+use crate::identity::Processes;
+use crate::plugin;
+use crate::proto::Head;
+use crate::stats::{Memory, Stats};
+use crate::url;
+
+/// Body bytes ahead that are worth an order to the kernel.
+const SKIP_LEAST: u64 = 8 << 10;
+/// The most that one order skips: serial arithmetic reaches half of 32 bits.
+const SKIP_MOST: u64 = 1 << 30;
+
+/// What a worker carries along: the outside, and what came out of it.
+pub struct Env<'a> {
+    pub settings: &'a Settings,
+    pub processes: &'a Processes,
+    pub control: &'a dyn Control,
+    pub stats: &'a Stats,
+    pub memory: &'a Memory,
+    /// What to add to CLOCK_BOOTTIME to get nanoseconds since the epoch.
+    pub boot_to_wall: i64,
+    /// All events up to this time (CLOCK_BOOTTIME) have been taken in.
+    pub settled: u64,
+    /// Numbers exchanges.
+    pub next_id: &'a mut dyn FnMut() -> u64,
+    /// What is to go to the sinks.
+    pub records: Vec<Record>,
+    /// Body bytes in `records`.
+    pub record_bytes: usize,
+}
+
+impl Env<'_> {
+    pub fn wall(&self, boot: u64) -> Nanos {
+        boot.wrapping_add_signed(self.boot_to_wall)
+    }
+}
+
+/// What is known once the opening was seen or looked up.
+struct Known {
+    connection: Arc<Connection>,
+    opened: Option<Nanos>,
+    is_server: bool,
+}
+
+struct Closing {
+    time: u64,
+    final_positions: [u32; 2],
+    error: Option<i32>,
+}
+
+#[derive(Default)]
+pub(super) struct Conn {
+    known: Option<Known>,
+    streams: [Stream; 2],
+    http: Option<Box<Http1>>,
+    /// Left out by process or direction, or speaking something else: only its end is awaited.
+    pub(super) ignored: bool,
+    /// No event of it goes out.
+    silent: bool,
+    order: Order,
+    transactions: u64,
+    /// CLOCK_BOOTTIME of the last event, of whatever kind.
+    pub(super) latest: u64,
+    reported: Nanos,
+    closing: Option<Closing>,
+    /// Key in the kernel's table.
+    pub(super) socket: u64,
+    id: u64,
+    /// Held bytes as last told to `Memory`.
+    accounted: usize,
+    /// Only time, or an event from another CPU, lets it go on.
+    pub(super) is_waiting: bool,
+    /// Its id is in the shard's list of those.
+    pub(super) is_noted: bool,
+}
+
+impl Conn {
+    pub(super) fn new(id: u64, socket: u64) -> Conn {
+        Conn { id, socket, ..Conn::default() }
+    }
+
+    /// The kernel told of the connection.
+    pub(super) fn open(&mut self, info: &SocketInfo, env: &mut Env) {
+        if self.known.is_some() {
+            return;
+        }
+        let process = env.processes.get(info.pid);
+        let left_out = env.settings.tap.filters.leaves_out(&process.exe);
+        if left_out {
+            env.control.judge(info.pid, true);
+        }
+        let is_server = match info.role {
+            Role::Server => true,
+            Role::Client => false,
+            // A Unix socket pair without names: the end that receives first is asked.
+            Role::Unknown => self.streams[Flow::Received as usize].is_waiting(),
+        };
+        let direction = match (is_server, info.remote.ip()) {
+            (true, _) => Direction::Ingress,
+            (false, Some(ip)) if is_public(ip) => Direction::EgressExternal,
+            (false, _) => Direction::EgressInternal,
+        };
+        let connection = Connection {
+            id: info.connection,
+            direction,
+            local: info.local.clone(),
+            remote: info.remote.clone(),
+            process,
+        };
+        if left_out || !wants(env.settings.tap.direction, direction) {
+            self.ignore(env);
+            self.silent = true;
+        }
+        if let Some(base) = info.base {
+            self.streams[0].start_at(base[0]);
+            self.streams[1].start_at(base[1]);
+        }
+        self.socket = info.socket;
+        self.http = (!self.ignored).then(|| Box::new(Http1::new(info.base.is_some())));
+        self.known = Some(Known {
+            connection: Arc::new(connection),
+            opened: info.opened.map(|opened| env.wall(opened)),
+            is_server,
+        });
+        self.reported = env.wall(self.latest);
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        self.known.is_some()
+    }
+
+    /// A call moved bytes.
+    pub(super) fn data(&mut self, data: &Data, env: &mut Env) {
+        self.latest = self.latest.max(data.time);
+        if self.ignored {
+            return;
+        }
+        let side = self.side(data.flow);
+        if let (Some(known), Some(http)) = (&self.known, &mut self.http)
+            && http.is_ready(side, false)
+            && self.streams[data.flow as usize].pass(data)
+        {
+            let mut host = ConnHost { env, known, transactions: &mut self.transactions };
+            let connection = &known.connection;
+            let time = host.env.wall(data.time);
+            http.bytes(&mut host, connection, side, (data.payload, time, data.call_start), false);
+        } else {
+            self.streams[data.flow as usize].insert(data, env.memory.excess() == 0);
+        }
+        self.advance(env);
+    }
+
+    /// One direction carries no byte any more.
+    pub(super) fn end(&mut self, flow: Flow, position: u32, time: u64, env: &mut Env) {
+        self.latest = self.latest.max(time);
+        self.streams[flow as usize].end(position, time);
+        self.advance(env);
+    }
+
+    /// The socket is gone; what is still on the way from other CPUs is awaited.
+    pub(super) fn close(&mut self, info: &SocketInfo, final_positions: [u32; 2], time: u64, env: &mut Env) {
+        self.latest = self.latest.max(time);
+        if self.known.is_none() {
+            self.open(info, env);
+        }
+        self.closing = Some(Closing { time, final_positions, error: info.error });
+    }
+
+    /// Goes as far as what has come, and what time has settled, allow.
+    pub(super) fn advance(&mut self, env: &mut Env) {
+        if let (Some(known), Some(http), false) = (&self.known, &mut self.http, self.ignored) {
+            let is_settled = self.latest <= env.settled;
+            let mut host = ConnHost { env, known, transactions: &mut self.transactions };
+            advance(&mut host, http, &mut self.streams, is_settled);
+            match http.state() {
+                State::NotHttp => self.ignore(env),
+                State::Tunnel => self.tunnel(env),
+                State::Doubtful if self.order.verdict == Verdict::Capture => {
+                    self.order.verdict = Verdict::Look;
+                    env.control.order(self.id, &self.order);
+                }
+                _ => self.order_skips(env),
+            }
+        }
+        let held = self.streams[0].held() + self.streams[1].held() + self.http.as_ref().map_or(0, |http| http.held());
+        env.memory.adjust(self.accounted, held);
+        self.accounted = held;
+        self.is_waiting = self.closing.is_some()
+            || !self.ignored
+                && (self.known.is_none()
+                    || self.streams.iter().any(Stream::is_waiting)
+                    || self.http.as_ref().is_some_and(|http| http.is_held_back()));
+    }
+
+    /// Whether the socket is gone and everything of it has come.
+    pub(super) fn is_over(&self, settled: u64) -> bool {
+        self.closing.as_ref().is_some_and(|closing| closing.time <= settled)
+    }
+
+    /// The last of the connection: what is open goes out as it is. `stopping`: not the connection ends, but the agent.
+    pub(super) fn finish(&mut self, env: &mut Env, stopping: bool) {
+        let end = self.closing.as_ref().map_or(self.latest, |closing| closing.time);
+        if let Some(closing) = &self.closing {
+            for (stream, position) in self.streams.iter_mut().zip(closing.final_positions) {
+                stream.close(position, closing.time);
+            }
+        }
+        self.advance(env);
+        if let (Some(known), Some(http), false) = (&self.known, &mut self.http, self.ignored) {
+            let mut host = ConnHost { env, known, transactions: &mut self.transactions };
+            let time = host.env.wall(end);
+            if !stopping {
+                for side in [Side::Request, Side::Response] {
+                    http.end(&mut host, &known.connection, side, time);
+                }
+            }
+            http.close(&mut host, &known.connection, stopping);
+        }
+        env.memory.release(std::mem::take(&mut self.accounted));
+        let error = self.closing.as_ref().and_then(|closing| closing.error);
+        self.report(env.wall(end), !stopping, error, env);
+    }
+
+    /// An event for the event stores.
+    pub(super) fn report(&mut self, observed: Nanos, finalized: bool, error: Option<i32>, env: &mut Env) {
+        let Some(known) = self.known.as_ref().filter(|_| !self.silent) else { return };
+        self.reported = observed;
+        let moved = |flow: Flow| {
+            let closing = self.closing.as_ref().map(|closing| closing.final_positions[flow as usize]);
+            moved(&self.streams[flow as usize], closing)
+        };
+        env.records.push(Record::Connection(Box::new(ConnectionEvent {
+            connection: known.connection.clone(),
+            protocol: self.protocol(),
+            opened: known.opened,
+            observed,
+            bytes_sent: moved(Flow::Sent),
+            bytes_received: moved(Flow::Received),
+            transactions: self.transactions,
+            finalized,
+            error: error.map(errno_name),
+        })));
+    }
+
+    /// When the last event went out.
+    pub(super) fn reported(&self) -> Nanos {
+        self.reported
+    }
+
+    pub(super) fn oldest_body(&self) -> Option<Nanos> {
+        self.http.as_ref()?.oldest_body()
+    }
+
+    pub(super) fn drop_bodies(&mut self, env: &mut Env) -> usize {
+        let freed = self.http.as_mut().map_or(0, |http| http.drop_bodies());
+        env.memory.release(freed);
+        freed
+    }
+
+    fn protocol(&self) -> Option<Protocol> {
+        let state = self.http.as_ref()?.state();
+        matches!(state, State::Http | State::Tunnel).then_some(Protocol::Http1)
+    }
+
+    fn side(&self, flow: Flow) -> Side {
+        let is_server = self.known.as_ref().is_some_and(|known| known.is_server);
+        if is_server == (flow == Flow::Received) { Side::Request } else { Side::Response }
+    }
+
+    /// Nothing of it is wanted any more.
+    fn ignore(&mut self, env: &mut Env) {
+        self.ignored = true;
+        self.http = None;
+        self.drop_rest(env);
+    }
+
+    /// The peers left HTTP: the exchanges stay, the bytes go by.
+    fn tunnel(&mut self, env: &mut Env) {
+        if self.order.verdict != Verdict::Drop {
+            self.drop_rest(env);
+        }
+    }
+
+    fn drop_rest(&mut self, env: &mut Env) {
+        self.streams.iter_mut().for_each(Stream::forget);
+        self.order.verdict = Verdict::Drop;
+        env.control.order(self.id, &self.order);
+    }
+
+    /// Tells the kernel which body bytes nobody wants; and takes it back once they have gone by.
+    fn order_skips(&mut self, env: &mut Env) {
+        let Some(http) = &self.http else { return };
+        let mut changed = false;
+        for flow in [Flow::Sent, Flow::Received] {
+            let side = self.side(flow);
+            let stream = &mut self.streams[flow as usize];
+            if stream.is_skipping() {
+                continue;
+            }
+            let unwanted = http.unwanted(side).min(SKIP_MOST);
+            let skip = unwanted >= SKIP_LEAST;
+            if !skip && self.order.skip_to[flow as usize].is_none() {
+                continue;
+            }
+            let Some(position) = stream.position() else { continue };
+            let to = skip.then(|| position.wrapping_add(unwanted as u32));
+            stream.skip_to(to);
+            self.order.skip(flow, to);
+            changed = true;
+        }
+        if changed {
+            env.control.order(self.id, &self.order);
+        }
+    }
+}
+
+/// Bytes that went that way. `final_position`: where the socket stood in the end.
+fn moved(stream: &Stream, final_position: Option<u32>) -> u64 {
+    let (Some(first), Some(next)) = (stream.first(), stream.next()) else { return 0 };
+    let beyond = final_position.map_or(0, |position| position.wrapping_sub(next as u32) as i32);
+    next.saturating_sub(first) + u64::try_from(beyond).unwrap_or(0)
+}
+
+/// Feeds what the streams have to the decoders until neither side can go on.
+fn advance(host: &mut ConnHost, http: &mut Http1, streams: &mut [Stream; 2], is_settled: bool) {
+    let connection = &host.known.connection.clone();
+    let flows = match host.known.is_server {
+        true => [(Side::Request, Flow::Received), (Side::Response, Flow::Sent)],
+        false => [(Side::Request, Flow::Sent), (Side::Response, Flow::Received)],
+    };
+    loop {
+        let mut progressed = false;
+        for (side, flow) in flows {
+            http.resume(host, connection, side, is_settled);
+            while http.is_ready(side, is_settled) {
+                let Some(item) = streams[flow as usize].take(host.env.settled) else { break };
+                progressed = true;
+                match item {
+                    Item::Bytes { data, time, call_start } => {
+                        let time = host.env.wall(time);
+                        http.bytes(host, connection, side, (&data, time, call_start), is_settled);
+                    }
+                    Item::Unseen { len, time, why } => {
+                        if why == Why::Lost && http.state() == State::Http {
+                            host.env.stats.lost_bytes.add(len);
+                        }
+                        let time = host.env.wall(time);
+                        http.unseen(host, connection, side, Gap { len, why, time });
+                    }
+                    Item::End { time } => {
+                        let time = host.env.wall(time);
+                        http.end(host, connection, side, time);
+                    }
+                }
+                if matches!(http.state(), State::Tunnel | State::NotHttp) {
+                    return;
+                }
+            }
+        }
+        if !progressed {
+            return;
+        }
+    }
+}
+
+/// The outside, as pairing sees it.
+struct ConnHost<'a, 'e> {
+    env: &'a mut Env<'e>,
+    known: &'a Known,
+    transactions: &'a mut u64,
+}
+
+impl<'e> ConnHost<'_, 'e> {
+    fn stack(&self, request: Option<&Head>) -> Option<&'e Stack> {
+        let settings = self.env.settings;
+        let host = match request {
+            Some(head) if !settings.endpoints.is_empty() => url::host(&self.known.connection, head),
+            _ => String::new(),
+        };
+        settings.stack_for(&host)
+    }
+}
+
+impl Host for ConnHost<'_, '_> {
+    fn body_wanted(&mut self, request: Option<&Head>, response: Option<&Head>) -> usize {
+        let Some(stack) = self.stack(request) else { return 0 };
+        plugin::body_wanted(stack, &self.known.connection, request, response)
+    }
+
+    fn reserve(&mut self, bytes: usize) -> bool {
+        self.env.memory.reserve(bytes)
+    }
+
+    fn release(&mut self, bytes: usize) {
+        self.env.memory.release(bytes);
+    }
+
+    fn finished(&mut self, mut exchange: Exchange) {
+        exchange.id = (self.env.next_id)();
+        *self.transactions += 1;
+        self.env.stats.seen.add(1);
+        let (kept, before) = (exchange.kept(), self.env.records.len());
+        if let Some(stack) = self.stack(exchange.request.as_ref().map(|request| &request.head)) {
+            plugin::finish(stack, exchange, &mut self.env.records);
+        }
+        if self.env.records.len() > before {
+            self.env.record_bytes += kept;
+        } else {
+            self.env.memory.release(kept);
+        }
+    }
+}
+
+/// Whether connections in that direction are tapped.
+fn wants(tap: TapDirection, direction: Direction) -> bool {
+    match tap {
+        TapDirection::All => true,
+        TapDirection::Ingress => direction == Direction::Ingress,
+        TapDirection::Egress => direction != Direction::Ingress,
+        TapDirection::EgressInternal => direction == Direction::EgressInternal,
+        TapDirection::EgressExternal => direction == Direction::EgressExternal,
+    }
+}
+
+/// Not private, loopback or link-local (RFC 1918, 4193, 4291, 3927).
+fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified()),
+        IpAddr::V6(ip) => {
+            !(ip.is_unique_local() || ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified())
+        }
+    }
+}
+
+/// The names that end connections; others as a number.
+fn errno_name(errno: i32) -> String {
+    let name = match errno {
+        libc::ECONNREFUSED => "ECONNREFUSED",
+        libc::ECONNRESET => "ECONNRESET",
+        libc::ECONNABORTED => "ECONNABORTED",
+        libc::ETIMEDOUT => "ETIMEDOUT",
+        libc::EHOSTUNREACH => "EHOSTUNREACH",
+        libc::ENETUNREACH => "ENETUNREACH",
+        libc::EHOSTDOWN => "EHOSTDOWN",
+        libc::EPIPE => "EPIPE",
+        libc::EACCES => "EACCES",
+        libc::EPERM => "EPERM",
+        libc::EPROTO => "EPROTO",
+        _ => return format!("errno {errno}"),
+    };
+    name.to_owned()
+}

@@ -1,0 +1,51 @@
+//! Connections: events of many sockets through many CPUs become one stream per direction, in order, gaps known.
+//!
+//! Owns the connection table, and tells the kernel what is not worth copying. It runs on the workers, under short
+//! locks, and never waits. It leaves messages to `proto`, pairing to `exchange`, and what to keep to `plugin`.
+
+mod connection;
+mod stream;
+mod table;
+
+pub use connection::Env;
+pub use stream::{Item, Stream, Why};
+pub use table::{Progress, Table};
+
+use crate::bpf::{Order, SocketInfo};
+
+/// The kernel, as far as the table talks back to it. A replay has none.
+pub trait Control: Send + Sync {
+    /// What to copy of a connection from now on.
+    fn order(&self, connection: u64, order: &Order);
+    /// Whether a process is left out.
+    fn judge(&self, pid: u32, left_out: bool);
+    /// The kernel's entry for a socket, while it has one.
+    fn socket(&self, key: u64) -> Option<SocketInfo>;
+}
+
+impl Control for crate::bpf::Kernel {
+    fn order(&self, connection: u64, order: &Order) {
+        crate::bpf::Kernel::order(self, connection, order);
+    }
+
+    fn judge(&self, pid: u32, left_out: bool) {
+        crate::bpf::Kernel::judge(self, pid, left_out);
+    }
+
+    fn socket(&self, key: u64) -> Option<SocketInfo> {
+        crate::bpf::Kernel::socket(self, key)
+    }
+}
+
+/// Nobody to talk back to.
+pub struct NoControl;
+
+impl Control for NoControl {
+    fn order(&self, _connection: u64, _order: &Order) {}
+
+    fn judge(&self, _pid: u32, _left_out: bool) {}
+
+    fn socket(&self, _key: u64) -> Option<SocketInfo> {
+        None
+    }
+}

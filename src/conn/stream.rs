@@ -1,0 +1,235 @@
+//! One direction of a connection: pieces in any order in, bytes in order out, with every gap measured and explained.
+//!
+//! Knows positions and times, no protocol. A gap is told of only when nothing that fills it can still come: when every
+//! CPU's buffer has been drained past its time ("settled").
+
+use std::collections::VecDeque;
+
+use crate::bpf::Data;
+
+/// Bytes of pieces held back per direction; what comes beyond is counted as lost.
+const WINDOW: usize = 8 << 20;
+
+/// Why bytes were not seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// They went past the process's memory: sendfile, splice, a call too large.
+    Unobservable,
+    /// We told the kernel not to copy them.
+    Skipped,
+    /// The kernel's buffer or our window was full.
+    Lost,
+}
+
+/// What comes next in a direction.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Item {
+    Bytes { data: Vec<u8>, time: u64, call_start: bool },
+    Unseen { len: u64, time: u64, why: Why },
+    /// No byte follows.
+    End { time: u64 },
+}
+
+#[derive(Debug)]
+struct Piece {
+    start: u64,
+    len: u64,
+    /// All of the piece, or nothing.
+    data: Option<Vec<u8>>,
+    time: u64,
+    call_start: bool,
+    why: Why,
+}
+
+/// See the module. Positions are the kernel's 32-bit ones, continued to 64 bits.
+#[derive(Debug, Default)]
+pub struct Stream {
+    /// Position of the next byte to hand out; none until the first piece of a stream joined midway has settled.
+    next: Option<u64>,
+    /// The first value of `next`.
+    first: Option<u64>,
+    /// By start.
+    pieces: VecDeque<Piece>,
+    /// Bytes held in `pieces`.
+    held: usize,
+    end: Option<(u64, u64)>,
+    ended: bool,
+    skip_to: Option<u64>,
+}
+
+impl Stream {
+    /// A stream whose first byte will have position `base`.
+    pub fn start_at(&mut self, base: u32) {
+        self.next = Some(first_position(base));
+        self.first = self.next;
+    }
+
+    /// Bytes held back.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Gives up what is held back: nothing of the stream is wanted any more.
+    pub fn forget(&mut self) {
+        *self = Stream { next: self.next, first: self.first, ..Stream::default() };
+    }
+
+    /// Position of the first byte known of, continued to 64 bits.
+    pub fn first(&self) -> Option<u64> {
+        self.first
+    }
+
+    /// The next byte's position, continued to 64 bits.
+    pub fn next(&self) -> Option<u64> {
+        self.next
+    }
+
+    /// The next byte's position, as the kernel numbers it.
+    pub fn position(&self) -> Option<u32> {
+        self.next.map(|next| next as u32)
+    }
+
+    /// Whether these bytes can be handed on at once; if so, they count as handed on.
+    pub fn pass(&mut self, data: &Data) -> bool {
+        if self.pieces.is_empty() && data.payload.len() == data.moved as usize && data.moved > 0 {
+            if let Some(next) = self.next.as_mut().filter(|next| **next as u32 == data.position) {
+                *next += u64::from(data.moved);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Keeps a piece until its turn; without `room` in memory, only that it was there. What was handed out already is
+    /// dropped.
+    pub fn insert(&mut self, data: &Data, room: bool) {
+        let mut start = self.extend(data.position);
+        let mut payload = data.payload;
+        let mut len = u64::from(data.moved);
+        if let Some(next) = self.next.filter(|&next| next > start) {
+            let old = (next - start).min(len);
+            payload = payload.get(old as usize..).unwrap_or_default();
+            start += old;
+            len -= old;
+            // A piece without length says where the stream stands; one that is old says nothing.
+            if len == 0 {
+                return;
+            }
+        }
+        let at = self.pieces.partition_point(|piece| piece.start <= start && (piece.len > 0 || piece.start < start));
+        let seen = payload.len() as u64;
+        let fits = room && self.held + payload.len() <= WINDOW;
+        let why = if !fits && seen > 0 { Why::Lost } else { Why::Unobservable };
+        let rest = Piece { start: start + seen, len: len - seen, data: None, time: data.time, call_start: false, why };
+        if rest.len > 0 || seen == 0 {
+            self.pieces.insert(at, rest);
+        }
+        if seen > 0 {
+            let bytes = fits.then(|| payload.to_vec());
+            self.held += bytes.as_ref().map_or(0, Vec::len);
+            let call_start = data.call_start && payload.len() == data.payload.len();
+            self.pieces.insert(at, Piece { start, len: seen, data: bytes, time: data.time, call_start, why });
+        }
+    }
+
+    /// No byte at or after this position follows.
+    pub fn end(&mut self, position: u32, time: u64) {
+        let position = self.extend(position);
+        if self.end.is_none_or(|(end, _)| end > position) {
+            self.end = Some((position, time));
+        }
+    }
+
+    /// The socket is gone and stood there: what is missing up to there is a gap.
+    pub fn close(&mut self, position: u32, time: u64) {
+        let stands = self.extend(position);
+        if self.pieces.back().is_none_or(|last| last.start + last.len < stands) {
+            self.pieces.push_back(Piece { start: stands, len: 0, data: None, time, call_start: false, why: Why::Lost });
+        }
+        self.end = Some((stands, time));
+    }
+
+    /// Bytes before this position were not wanted; none: all are wanted again.
+    pub fn skip_to(&mut self, position: Option<u32>) {
+        self.skip_to = position.map(|position| self.extend(position));
+    }
+
+    /// Whether an order to skip is in force.
+    pub fn is_skipping(&self) -> bool {
+        self.skip_to.is_some_and(|to| self.next.is_some_and(|next| next < to))
+    }
+
+    /// Whether something is held that only time can settle.
+    pub fn is_waiting(&self) -> bool {
+        !self.pieces.is_empty() || (self.end.is_some() && !self.ended)
+    }
+
+    /// What comes next; none while it is not known. `settled`: all events up to that time have been taken in.
+    pub fn take(&mut self, settled: u64) -> Option<Item> {
+        loop {
+            let Some(first) = self.pieces.front() else { return self.take_end() };
+            let (start, time) = (first.start, first.time);
+            let next = match self.next {
+                Some(next) => next,
+                None if time <= settled => {
+                    self.first = Some(start);
+                    start
+                }
+                None => return None,
+            };
+            if next < start {
+                return self.take_gap(next, start, time, settled);
+            }
+            let piece = self.pieces.pop_front()?;
+            self.held -= piece.data.as_ref().map_or(0, Vec::len);
+            self.next = Some(next.max(piece.start + piece.len));
+            let old = next - piece.start;
+            if old >= piece.len {
+                continue;
+            }
+            return Some(match piece.data {
+                Some(mut data) => {
+                    data.drain(..old as usize);
+                    Item::Bytes { data, time: piece.time, call_start: piece.call_start && old == 0 }
+                }
+                None => Item::Unseen { len: piece.len - old, time: piece.time, why: piece.why },
+            });
+        }
+    }
+
+    /// The bytes from `next` to `start`, where the next piece begins, are not there.
+    fn take_gap(&mut self, next: u64, start: u64, time: u64, settled: u64) -> Option<Item> {
+        let skipped = self.skip_to.map_or(0, |to| to.min(start).saturating_sub(next));
+        let (len, why) = match skipped {
+            0 if time > settled => return None,
+            0 => {
+                let stands = self.pieces.front().filter(|piece| piece.len == 0);
+                (start - next, stands.map_or(Why::Lost, |piece| piece.why))
+            }
+            skipped => (skipped, Why::Skipped),
+        };
+        self.next = Some(next + len);
+        Some(Item::Unseen { len, time, why })
+    }
+
+    fn take_end(&mut self) -> Option<Item> {
+        let (end, time) = self.end.filter(|_| !self.ended)?;
+        if self.next.is_some_and(|next| next < end) {
+            return None;
+        }
+        self.ended = true;
+        Some(Item::End { time })
+    }
+
+    /// The 64-bit position nearest to where the stream stands.
+    fn extend(&self, position: u32) -> u64 {
+        let near = self.next.or_else(|| self.pieces.front().map(|piece| piece.start));
+        let Some(near) = near else { return first_position(position) };
+        near.wrapping_add_signed(i64::from(position.wrapping_sub(near as u32) as i32))
+    }
+}
+
+/// Far enough from 0 for pieces that turn out to lie before the first one seen.
+fn first_position(position: u32) -> u64 {
+    (1 << 32) + u64::from(position)
+}

@@ -1,0 +1,229 @@
+//! The table of connections, shared by all workers: in shards, each under its own short lock.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use super::connection::{Conn, Env};
+use crate::bpf::{Data, Event};
+use crate::exchange::Nanos;
+
+const SHARDS: usize = 64;
+
+/// Between the event of a call and its arrival in the buffer; a virtual CPU may be taken away in between.
+const SLACK: u64 = 10_000_000;
+
+/// How often an open connection is reported.
+const REPORT_EVERY: Nanos = 10_000_000_000;
+
+/// After so long without an event a connection is asked for: the event of its end may have been lost.
+const ASK_AFTER: u64 = 30_000_000_000;
+
+/// How far each worker has read. A gap is a loss only once all of them have read past it.
+#[derive(Debug)]
+pub struct Progress(Vec<AtomicU64>);
+
+impl Progress {
+    pub fn new(workers: usize) -> Progress {
+        Progress((0..workers).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// This worker has taken in all events of its CPU before `time` (CLOCK_BOOTTIME).
+    pub fn reached(&self, worker: usize, time: u64) {
+        if let Some(reached) = self.0.get(worker) {
+            reached.store(time, Ordering::Release);
+        }
+    }
+
+    /// The time before which nothing can come any more.
+    pub fn settled(&self) -> u64 {
+        let least = self.0.iter().map(|time| time.load(Ordering::Acquire)).min();
+        least.unwrap_or(0).saturating_sub(SLACK)
+    }
+}
+
+#[derive(Default)]
+struct Shard {
+    conns: HashMap<u64, Conn>,
+    /// Ids of connections that only time lets go on; each once.
+    waiting: Vec<u64>,
+}
+
+pub struct Table {
+    shards: Vec<Mutex<Shard>>,
+}
+
+impl Default for Table {
+    fn default() -> Table {
+        Table { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+}
+
+impl Table {
+    /// Takes in one event.
+    pub fn handle(&self, event: Event, env: &mut Env) {
+        match event {
+            Event::Data(data) => self.data(&data, env),
+            Event::Open(opened) => {
+                self.with(opened.info.connection, opened.info.socket, env, |conn, env| {
+                    conn.latest = conn.latest.max(opened.time);
+                    conn.open(&opened.info, env);
+                    conn.advance(env);
+                });
+            }
+            Event::End { time, connection, flow, position } => {
+                let mut shard = self.shard(connection);
+                if let Some(conn) = shard.conns.get_mut(&connection) {
+                    conn.end(flow, position, time, env);
+                    shard.note_waiting(connection);
+                }
+            }
+            Event::Close { time, info, final_positions } => {
+                self.with(info.connection, info.socket, env, |conn, env| {
+                    conn.close(&info, final_positions, time, env);
+                    conn.advance(env);
+                });
+            }
+            Event::Exec { pid, comm, filename } => {
+                let process = env.processes.executed(pid, &comm, &filename);
+                if env.settings.tap.filters.leaves_out(&process.exe) {
+                    env.control.judge(pid, true);
+                }
+            }
+            Event::Exit { pid, .. } => env.processes.forget(pid),
+        }
+    }
+
+    fn data(&self, data: &Data, env: &mut Env) {
+        self.with(data.connection, data.socket, env, |conn, env| conn.data(data, env));
+    }
+
+    /// Lets connections of this worker's share of the table go on, as far as time has settled things.
+    pub fn settle(&self, worker: usize, workers: usize, env: &mut Env) {
+        for shard in self.share(worker, workers) {
+            let mut shard = lock(shard);
+            for id in std::mem::take(&mut shard.waiting) {
+                let Some(conn) = shard.conns.get_mut(&id) else { continue };
+                conn.is_noted = false;
+                if !conn.is_known() && conn.latest <= env.settled {
+                    look_up(conn, id, env);
+                }
+                if conn.is_over(env.settled) || conn.ignored && !conn.is_known() {
+                    if let Some(mut conn) = shard.conns.remove(&id) {
+                        conn.finish(env, false);
+                    }
+                    continue;
+                }
+                conn.advance(env);
+                shard.note_waiting(id);
+            }
+        }
+    }
+
+    /// Once a second: reports open connections, and asks for those that may have gone without a word.
+    pub fn tick(&self, worker: usize, workers: usize, now: u64, env: &mut Env) {
+        let wall = env.wall(now);
+        for shard in self.share(worker, workers) {
+            let mut shard = lock(shard);
+            let mut gone = Vec::new();
+            for (&id, conn) in &mut shard.conns {
+                if conn.latest.saturating_add(ASK_AFTER) < now && conn.latest <= env.settled {
+                    match env.control.socket(conn.socket) {
+                        Some(info) if info.connection == id => conn.latest = now,
+                        _ => {
+                            gone.push(id);
+                            continue;
+                        }
+                    }
+                }
+                if conn.is_known() && conn.reported().saturating_add(REPORT_EVERY) <= wall {
+                    conn.report(wall, false, None, env);
+                }
+            }
+            for id in gone {
+                if let Some(mut conn) = shard.conns.remove(&id) {
+                    conn.finish(env, false);
+                }
+            }
+        }
+    }
+
+    /// Drops the bodies of the oldest exchanges until `excess` bytes are free.
+    pub fn evict(&self, excess: usize, env: &mut Env) {
+        let mut oldest: Vec<(Nanos, u64)> = Vec::new();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            oldest.extend(shard.conns.iter().filter_map(|(&id, conn)| Some((conn.oldest_body()?, id))));
+        }
+        oldest.sort_unstable();
+        let mut freed = 0;
+        for (_, id) in oldest {
+            if freed >= excess {
+                return;
+            }
+            if let Some(conn) = self.shard(id).conns.get_mut(&id) {
+                freed += conn.drop_bodies(env);
+            }
+        }
+    }
+
+    /// The agent stops: everything open goes out as it is.
+    pub fn finish(&self, env: &mut Env) {
+        for shard in &self.shards {
+            for (_, mut conn) in std::mem::take(&mut lock(shard).conns) {
+                let is_over = conn.is_over(env.settled);
+                conn.finish(env, !is_over);
+            }
+        }
+    }
+
+    /// Connections known.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).conns.len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn with(&self, id: u64, socket: u64, env: &mut Env, work: impl FnOnce(&mut Conn, &mut Env)) {
+        let mut shard = self.shard(id);
+        let conn = shard.conns.entry(id).or_insert_with(|| Conn::new(id, socket));
+        work(conn, env);
+        shard.note_waiting(id);
+    }
+
+    fn shard(&self, id: u64) -> MutexGuard<'_, Shard> {
+        // Ids are a time and a CPU: the low bits of the time differ.
+        lock(&self.shards[(id >> 10) as usize % SHARDS])
+    }
+
+    fn share(&self, worker: usize, workers: usize) -> impl Iterator<Item = &Mutex<Shard>> {
+        self.shards.iter().skip(worker).step_by(workers.max(1))
+    }
+}
+
+impl Shard {
+    fn note_waiting(&mut self, id: u64) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if conn.is_waiting && !conn.is_noted {
+            conn.is_noted = true;
+            self.waiting.push(id);
+        }
+    }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().expect("no thread panics with a shard locked")
+}
+
+/// The event of its opening was lost: the kernel may still have it.
+fn look_up(conn: &mut Conn, id: u64, env: &mut Env) {
+    match env.control.socket(conn.socket) {
+        Some(info) if info.connection == id => conn.open(&info, env),
+        _ => {
+            env.stats.lost_connections.add(1);
+            conn.ignored = true;
+        }
+    }
+}

@@ -1,0 +1,746 @@
+//! Pairing on an HTTP/1 connection: which response answers which request (RFC 9112 section 9.3).
+//!
+//! Owns the two decoders and the exchanges that are still open. It sees bytes in order, with gaps explained, and hands
+//! out whole exchanges. It knows nothing of sockets, and nothing of rules but how many body bytes are wanted.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::{Body, Connection, Exchange, Message, Missing, Nanos, Protocol};
+use crate::conn::Why;
+use crate::proto::http1::{Asked, Decoder, Finish, Looks, looks_like_request, looks_like_response, wants_upgrade};
+use crate::proto::{Head, Step, Trailers};
+
+/// Exchanges open at once on one connection; a peer that pipelines more loses the oldest, marked.
+const MAX_OPEN: usize = 10_000;
+
+/// Calls without a message, after which a connection joined midway is doubted.
+const DOUBT_CALLS: u32 = 32;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Request,
+    Response,
+}
+
+/// What pairing asks of the outside.
+pub trait Host {
+    /// How many bytes of each body any rule may still want, given what is known.
+    fn body_wanted(&mut self, request: Option<&Head>, response: Option<&Head>) -> usize;
+    /// Reserves memory for body bytes; false when there is none left.
+    fn reserve(&mut self, bytes: usize) -> bool;
+    /// Gives back what was reserved for body bytes that are dropped.
+    fn release(&mut self, bytes: usize);
+    /// Takes an exchange that is as complete as it will get.
+    fn finished(&mut self, exchange: Exchange);
+}
+
+/// What is known of the connection as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// No message was seen yet.
+    Unrecognised,
+    /// No message in many calls, but the start of the connection was not seen either.
+    Doubtful,
+    /// The first bytes were no message.
+    NotHttp,
+    Http,
+    /// The peers left HTTP for another protocol.
+    Tunnel,
+}
+
+#[derive(Debug)]
+struct Lane {
+    decoder: Decoder,
+    /// Bytes not yet used: of a head that is not complete, or of a response whose request is awaited.
+    buffer: Vec<u8>,
+    /// When the first and the last byte of `buffer` came.
+    since: Nanos,
+    latest: Nanos,
+    /// Whether it is known where messages start.
+    synced: bool,
+    /// Calls seen while it was not.
+    unsynced_calls: u32,
+    /// Whether a message of this direction is open: the last request, or the response of the first unanswered one.
+    in_message: bool,
+    /// Messages may have gone by unseen since the last one.
+    lost: bool,
+}
+
+impl Lane {
+    fn new(decoder: Decoder, synced: bool) -> Lane {
+        Lane {
+            decoder,
+            buffer: Vec::new(),
+            since: 0,
+            latest: 0,
+            synced,
+            unsynced_calls: 0,
+            in_message: false,
+            lost: !synced,
+        }
+    }
+
+    fn lose_sync(&mut self) {
+        self.decoder.resync();
+        self.buffer = Vec::new();
+        self.synced = false;
+        self.in_message = false;
+        self.lost = true;
+    }
+}
+
+/// An exchange in the making.
+#[derive(Debug, Default)]
+struct Open {
+    request: Option<Message>,
+    response: Option<Message>,
+    missing: Vec<Missing>,
+    request_done: bool,
+    response_done: bool,
+    /// Body bytes wanted of each side.
+    wanted: usize,
+    /// The request asks to leave HTTP: what follows it depends on the response.
+    may_leave: bool,
+    /// Requests may have gone by unseen before this one.
+    after_loss: bool,
+}
+
+impl Open {
+    fn asked(&self) -> Asked {
+        match self.request.as_ref().map(|request| request.head.method()) {
+            Some(b"HEAD") => Asked::Head,
+            Some(b"CONNECT") => Asked::Connect,
+            _ => Asked::Normal,
+        }
+    }
+
+    fn message(&mut self, side: Side) -> Option<&mut Message> {
+        match side {
+            Side::Request => self.request.as_mut(),
+            Side::Response => self.response.as_mut(),
+        }
+    }
+
+    fn set_done(&mut self, side: Side) {
+        match side {
+            Side::Request => self.request_done = true,
+            Side::Response => self.response_done = true,
+        }
+    }
+
+    fn miss(&mut self, missing: Missing) {
+        if !self.missing.contains(&missing) {
+            self.missing.push(missing);
+        }
+    }
+}
+
+/// HTTP/1 on one connection.
+#[derive(Debug)]
+pub struct Http1 {
+    request: Lane,
+    response: Lane,
+    /// Oldest first; answered ones whose request still goes on among them.
+    open: VecDeque<Open>,
+    state: State,
+    /// The client has sent a request before the response to the one before it.
+    pipelines: bool,
+    /// Bytes were lost while it did: which response is whose cannot be told until the connection is idle.
+    uncertain: bool,
+}
+
+/// Where bytes stand for which reasons, told to [`Http1::unseen`].
+#[derive(Debug, Clone, Copy)]
+pub struct Gap {
+    pub len: u64,
+    pub why: Why,
+    pub time: Nanos,
+}
+
+impl Http1 {
+    /// `from_start`: the connection's first byte will be seen.
+    pub fn new(from_start: bool) -> Http1 {
+        Http1 {
+            request: Lane::new(Decoder::request(), from_start),
+            response: Lane::new(Decoder::response(), from_start),
+            open: VecDeque::new(),
+            state: State::Unrecognised,
+            pipelines: false,
+            uncertain: false,
+        }
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Bytes held that are not of bodies: parts of heads, and what waits for the other side.
+    pub fn held(&self) -> usize {
+        self.request.buffer.len() + self.response.buffer.len()
+    }
+
+    /// Whether this side can go on. A response waits for its request, which may come through another CPU, until
+    /// `settled` says that it will not; a request waits while the one before it may turn the connection into a tunnel.
+    pub fn is_ready(&self, side: Side, settled: bool) -> bool {
+        match side {
+            Side::Request => !self.awaits_leave() || settled && self.response.lost,
+            Side::Response => {
+                settled || !self.response.synced || self.response.in_message || self.unanswered().is_some()
+            }
+        }
+    }
+
+    /// Whether bytes are kept back until the other side says more.
+    pub fn is_held_back(&self) -> bool {
+        [(Side::Request, &self.request), (Side::Response, &self.response)]
+            .into_iter()
+            .any(|(side, lane)| !lane.buffer.is_empty() && !self.is_ready(side, false))
+    }
+
+    /// Body bytes of this side that will follow for sure and that nobody wants.
+    pub fn unwanted(&self, side: Side) -> u64 {
+        if self.state == State::Tunnel {
+            return u64::MAX;
+        }
+        let lane = self.lane(side);
+        if !lane.synced || !lane.in_message || !lane.buffer.is_empty() {
+            return 0;
+        }
+        let current = match side {
+            Side::Request => self.open.back(),
+            Side::Response => self.unanswered().and_then(|at| self.open.get(at)),
+        };
+        let Some(current) = current else { return 0 };
+        let message = match side {
+            Side::Request => current.request.as_ref(),
+            Side::Response => current.response.as_ref(),
+        };
+        let is_full = message.is_some_and(|message| message.body.kept.len() >= current.wanted);
+        let is_broken = message.is_some_and(|message| message.body.wire_bytes > message.body.kept.len() as u64);
+        if is_full || is_broken { lane.decoder.certain_body() } else { 0 }
+    }
+
+    /// Takes bytes, all of them: what cannot be used yet is kept.
+    pub fn bytes(
+        &mut self,
+        host: &mut dyn Host,
+        connection: &Arc<Connection>,
+        side: Side,
+        (data, time, call_start): (&[u8], Nanos, bool),
+        settled: bool,
+    ) {
+        if matches!(self.state, State::Tunnel | State::NotHttp) {
+            return;
+        }
+        if !self.lane(side).synced && !self.find_message(side, data, call_start) {
+            return;
+        }
+        let lane = self.lane_mut(side);
+        lane.latest = time;
+        if lane.buffer.is_empty() {
+            let used = self.run(host, connection, side, data, (0, time), settled);
+            let lane = self.lane_mut(side);
+            if lane.synced && used < data.len() {
+                lane.buffer.extend_from_slice(&data[used..]);
+                lane.since = time;
+            }
+            return;
+        }
+        lane.buffer.extend_from_slice(data);
+        let old = lane.buffer.len() - data.len();
+        self.run_buffer(host, connection, side, old, settled);
+    }
+
+    /// Goes on with what was kept, after the other side went on or time has settled what it waited for.
+    pub fn resume(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, settled: bool) {
+        let len = self.lane(side).buffer.len();
+        if len > 0 && self.is_ready(side, settled) {
+            self.run_buffer(host, connection, side, len, settled);
+        }
+    }
+
+    /// Bytes of this side went by unseen.
+    pub fn unseen(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, gap: Gap) {
+        if matches!(self.state, State::Tunnel | State::NotHttp) || !self.lane(side).synced {
+            return;
+        }
+        let lane = self.lane_mut(side);
+        lane.latest = gap.time;
+        let inside = if lane.buffer.is_empty() { gap.len.min(lane.decoder.certain_body()) } else { 0 };
+        let stepped = lane.decoder.gap(inside).unwrap_or(0);
+        if stepped > 0 {
+            let why = gap.why;
+            self.with_current(side, |open| open.count_unseen(side, stepped, why, gap.time));
+            // The message may end here.
+            self.run(host, connection, side, &[], (0, gap.time), true);
+        }
+        if inside < gap.len && self.state != State::Tunnel {
+            self.lose_sync(host, connection, side, gap.len - inside, gap.why);
+        }
+    }
+
+    /// No byte of this side follows.
+    pub fn end(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, time: Nanos) {
+        self.resume(host, connection, side, true);
+        let lane = self.lane_mut(side);
+        if !lane.in_message {
+            return;
+        }
+        match lane.decoder.finish() {
+            Finish::Clean => {}
+            Finish::Complete => self.message_done(host, connection, side, None),
+            Finish::Cut => {
+                let aborted = aborted(side);
+                self.with_current(side, |open| {
+                    open.miss(aborted);
+                    if let Some(message) = open.message(side) {
+                        message.last_byte = message.last_byte.max(time);
+                    }
+                });
+                self.message_done(host, connection, side, None);
+            }
+        }
+        let lane = self.lane_mut(side);
+        lane.buffer = Vec::new();
+        lane.in_message = false;
+    }
+
+    /// The connection is gone, or the agent stops (`stopping`): hands out what is open, marked.
+    pub fn close(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, stopping: bool) {
+        for mut open in std::mem::take(&mut self.open) {
+            if stopping {
+                open.miss(Missing::AgentStopped);
+            }
+            if open.request.is_some() && !open.request_done {
+                open.miss(Missing::RequestAborted);
+            }
+            match &open.response {
+                None => open.miss(Missing::Response),
+                Some(_) if !open.response_done => open.miss(Missing::ResponseAborted),
+                Some(_) => {}
+            }
+            self.hand_out(host, connection, open);
+        }
+        self.request.buffer = Vec::new();
+        self.response.buffer = Vec::new();
+    }
+
+    /// Gives up the bodies kept so far; what they leave is marked. Answers how many bytes that frees.
+    pub fn drop_bodies(&mut self) -> usize {
+        self.open.iter_mut().map(Open::drop_bodies).sum()
+    }
+
+    /// When the oldest open exchange with a body began.
+    pub fn oldest_body(&self) -> Option<Nanos> {
+        let open = self.open.iter().find(|open| open.kept() > 0)?;
+        open.request.as_ref().or(open.response.as_ref()).map(|message| message.first_byte)
+    }
+
+    fn lane(&self, side: Side) -> &Lane {
+        match side {
+            Side::Request => &self.request,
+            Side::Response => &self.response,
+        }
+    }
+
+    fn lane_mut(&mut self, side: Side) -> &mut Lane {
+        match side {
+            Side::Request => &mut self.request,
+            Side::Response => &mut self.response,
+        }
+    }
+
+    /// The oldest exchange whose response is not complete.
+    fn unanswered(&self) -> Option<usize> {
+        self.open.iter().position(|open| !open.response_done)
+    }
+
+    fn awaits_leave(&self) -> bool {
+        self.open.back().is_some_and(|open| open.may_leave && open.request_done && open.response.is_none())
+    }
+
+    /// The exchange that this side's open message belongs to.
+    fn current(&mut self, side: Side) -> Option<usize> {
+        match side {
+            Side::Request => self.open.len().checked_sub(1),
+            Side::Response => self.unanswered(),
+        }
+    }
+
+    fn with_current(&mut self, side: Side, change: impl FnOnce(&mut Open)) {
+        if let Some(open) = self.current(side).and_then(|at| self.open.get_mut(at)) {
+            change(open);
+        }
+    }
+
+    /// Without sync, only a call that certainly begins with a start line counts.
+    fn find_message(&mut self, side: Side, data: &[u8], call_start: bool) -> bool {
+        let looks = match side {
+            Side::Request => looks_like_request(data),
+            Side::Response => looks_like_response(data),
+        };
+        let lane = self.lane_mut(side);
+        if call_start && looks == Looks::Yes {
+            lane.synced = true;
+            return true;
+        }
+        lane.unsynced_calls = lane.unsynced_calls.saturating_add(1);
+        if self.state == State::Unrecognised
+            && self.request.unsynced_calls.max(self.response.unsynced_calls) >= DOUBT_CALLS
+        {
+            self.state = State::Doubtful;
+        }
+        false
+    }
+
+    fn run_buffer(
+        &mut self,
+        host: &mut dyn Host,
+        connection: &Arc<Connection>,
+        side: Side,
+        old: usize,
+        settled: bool,
+    ) {
+        let lane = self.lane_mut(side);
+        let (since, latest) = (lane.since, lane.latest);
+        let mut buffer = std::mem::take(&mut lane.buffer);
+        let used = self.run(host, connection, side, &buffer, (old, since), settled);
+        let lane = self.lane_mut(side);
+        if !lane.synced {
+            return;
+        }
+        buffer.drain(..used);
+        if used >= old {
+            lane.since = latest;
+        }
+        lane.buffer = buffer;
+    }
+
+    /// Decodes as far as it goes; answers how many bytes were used. The first `old` bytes came at `since`, the others
+    /// just now.
+    fn run(
+        &mut self,
+        host: &mut dyn Host,
+        connection: &Arc<Connection>,
+        side: Side,
+        input: &[u8],
+        (old, since): (usize, Nanos),
+        settled: bool,
+    ) -> usize {
+        let mut at = 0;
+        loop {
+            let rest = &input[at..];
+            if !self.lane(side).in_message {
+                if rest.is_empty() || !self.is_ready(side, settled) {
+                    return at;
+                }
+                if side == Side::Response && self.unanswered().is_none() {
+                    // A response that no request was seen for: handed out as such.
+                    self.open.push_back(Open { request_done: true, missing: vec![Missing::Request], ..Open::default() });
+                }
+            }
+            let asked = match side {
+                Side::Request => Asked::Normal,
+                Side::Response => self.unanswered().map_or(Asked::Normal, |at| self.open[at].asked()),
+            };
+            let lane = self.lane_mut(side);
+            let time = if at < old { since } else { lane.latest };
+            match lane.decoder.step(rest, asked) {
+                Step::Head { head, used } => {
+                    at += used;
+                    match side {
+                        Side::Request => self.request_head(host, connection, head, time),
+                        Side::Response => self.response_head(host, head, time),
+                    }
+                }
+                Step::Body { data, used } => {
+                    at += used;
+                    let latest = lane.latest;
+                    self.with_current(side, |open| open.keep(host, side, data, latest));
+                }
+                Step::End { trailers, used } => {
+                    at += used;
+                    self.message_done(host, connection, side, trailers);
+                }
+                Step::More => return at,
+                Step::Left => {
+                    self.state = State::Tunnel;
+                    return input.len();
+                }
+                Step::Invalid(_) => {
+                    self.invalid(host, connection, side);
+                    return input.len();
+                }
+            }
+        }
+    }
+
+    fn request_head(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, head: Head, time: Nanos) {
+        self.state = State::Http;
+        let idle = self.unanswered().is_none();
+        if idle {
+            self.uncertain = false;
+        } else if std::mem::take(&mut self.response.lost) && !self.pipelines {
+            // The client has seen the responses that we have not.
+            self.give_up_responses(host, connection);
+        } else {
+            self.pipelines = true;
+        }
+        if self.open.len() >= MAX_OPEN {
+            if let Some(mut oldest) = self.open.pop_front() {
+                oldest.miss(Missing::Response);
+                self.uncertain = true;
+                self.hand_out(host, connection, oldest);
+            }
+        }
+        let wanted = host.body_wanted(Some(&head), None);
+        let may_leave = head.method() == b"CONNECT" || wants_upgrade(&head);
+        let mut open = Open { wanted, may_leave, after_loss: self.request.lost, ..Open::default() };
+        if self.uncertain {
+            open.miss(Missing::PairingUncertain);
+        }
+        let last_byte = self.request.latest;
+        open.request = Some(Message { head, body: Body::default(), trailers: None, first_byte: time, last_byte });
+        self.open.push_back(open);
+        self.request.in_message = true;
+        self.request.lost = false;
+    }
+
+    fn response_head(&mut self, host: &mut dyn Host, head: Head, time: Nanos) {
+        self.state = State::Http;
+        // An interim response has no end and answers nothing (RFC 9110 section 15.2).
+        if (100..200).contains(&head.status()) && head.status() != 101 {
+            return;
+        }
+        let latest = self.response.latest;
+        self.response.in_message = true;
+        self.response.lost = false;
+        let Some(at) = self.unanswered() else { return };
+        // Responses to requests that went by unseen: they began before the next request that was seen.
+        let next = &self.open[at];
+        if next.after_loss && next.request.as_ref().is_some_and(|request| request.first_byte > time) {
+            self.open.insert(at, Open { request_done: true, missing: vec![Missing::Request], ..Open::default() });
+        }
+        let open = &mut self.open[at];
+        open.wanted = host.body_wanted(open.request.as_ref().map(|request| &request.head), Some(&head));
+        if open.wanted == 0
+            && let Some(request) = &mut open.request
+        {
+            host.release(std::mem::take(&mut request.body.kept).len());
+        }
+        open.response =
+            Some(Message { head, body: Body::default(), trailers: None, first_byte: time, last_byte: latest });
+    }
+
+    fn message_done(
+        &mut self,
+        host: &mut dyn Host,
+        connection: &Arc<Connection>,
+        side: Side,
+        trailers: Option<Trailers>,
+    ) {
+        let lane = self.lane_mut(side);
+        lane.in_message = false;
+        let latest = lane.latest;
+        let Some(at) = self.current(side) else { return };
+        let open = &mut self.open[at];
+        open.set_done(side);
+        if let Some(message) = open.message(side) {
+            message.last_byte = message.last_byte.max(latest);
+            if trailers.is_some() {
+                message.trailers = trailers;
+            }
+        }
+        let status = open.response.as_ref().map_or(0, |response| response.head.status());
+        let leaves = side == Side::Response
+            && (status == 101 || open.asked() == Asked::Connect && (200..300).contains(&status));
+        if leaves {
+            self.state = State::Tunnel;
+            self.request.decoder.leave();
+            self.request.buffer = Vec::new();
+            open.request_done = true;
+        }
+        if open.request_done && open.response_done {
+            let open = self.open.remove(at).expect("the index was just used");
+            self.hand_out(host, connection, open);
+        }
+    }
+
+    /// These bytes are no message: a peer's mistake, another protocol, or we lost our place.
+    fn invalid(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side) {
+        let in_message = self.lane(side).in_message;
+        match side {
+            Side::Request if in_message => {
+                self.with_current(side, |open| open.miss(Missing::RequestMalformed));
+                self.message_done(host, connection, side, None);
+            }
+            // The server will say what it thinks of it.
+            Side::Request => self.open.push_back(Open {
+                request_done: true,
+                missing: vec![Missing::RequestMalformed],
+                ..Open::default()
+            }),
+            Side::Response if self.state == State::Unrecognised => self.state = State::NotHttp,
+            Side::Response => {
+                self.with_current(side, |open| open.miss(Missing::ResponseMalformed));
+                self.message_done(host, connection, side, None);
+            }
+        }
+        self.lane_mut(side).lose_sync();
+    }
+
+    /// Bytes are missing where a message may have ended or begun.
+    fn lose_sync(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, len: u64, why: Why) {
+        let in_message = self.lane(side).in_message;
+        self.lane_mut(side).lose_sync();
+        if self.pipelines {
+            self.uncertain = true;
+            for open in &mut self.open {
+                open.miss(Missing::PairingUncertain);
+            }
+        }
+        if in_message {
+            self.with_current(side, |open| open.miss(unseen(side, len, why)));
+            self.message_done(host, connection, side, None);
+        }
+    }
+
+    /// The responses to all requests so far went by unseen.
+    fn give_up_responses(&mut self, host: &mut dyn Host, connection: &Arc<Connection>) {
+        for mut open in std::mem::take(&mut self.open) {
+            if open.response.is_none() {
+                open.miss(Missing::Response);
+            }
+            self.hand_out(host, connection, open);
+        }
+    }
+
+    fn hand_out(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, mut open: Open) {
+        // Bytes that were never answered in HTTP and never were HTTP.
+        if open.request.is_none() && open.response.is_none() {
+            return;
+        }
+        open.mark_truncated();
+        host.finished(Exchange {
+            id: 0,
+            connection: connection.clone(),
+            protocol: Protocol::Http1,
+            request: open.request,
+            response: open.response,
+            missing: open.missing,
+        });
+    }
+}
+
+impl Open {
+    fn kept(&self) -> usize {
+        let kept = |message: &Option<Message>| message.as_ref().map_or(0, |message| message.body.kept.len());
+        kept(&self.request) + kept(&self.response)
+    }
+
+    /// Counts body bytes and keeps those that are wanted: always a prefix.
+    fn keep(&mut self, host: &mut dyn Host, side: Side, data: &[u8], time: Nanos) {
+        let wanted = self.wanted;
+        let over_memory = match side {
+            Side::Request => Missing::RequestBodyOverMemory,
+            Side::Response => Missing::ResponseBodyOverMemory,
+        };
+        let Some(message) = self.message(side) else { return };
+        let body = &mut message.body;
+        let is_prefix = body.kept.len() as u64 == body.wire_bytes;
+        body.wire_bytes += data.len() as u64;
+        message.last_byte = message.last_byte.max(time);
+        let room = wanted.saturating_sub(body.kept.len()).min(data.len());
+        if !is_prefix || room == 0 {
+            return;
+        }
+        if host.reserve(room) {
+            body.kept.extend_from_slice(&data[..room]);
+        } else {
+            self.miss(over_memory);
+        }
+    }
+
+    fn count_unseen(&mut self, side: Side, bytes: u64, why: Why, time: Nanos) {
+        let wanted = self.wanted;
+        let Some(message) = self.message(side) else { return };
+        let body = &mut message.body;
+        let was_wanted = body.kept.len() < wanted && body.kept.len() as u64 == body.wire_bytes;
+        body.wire_bytes += bytes;
+        message.last_byte = message.last_byte.max(time);
+        // What is skipped was not wanted: the body is full, which `mark_truncated` says.
+        let is_first = was_wanted || why == Why::Lost;
+        if why == Why::Skipped || wanted == 0 || !is_first && !self.has_unseen(side) {
+            return;
+        }
+        for missing in &mut self.missing {
+            if let Some(sum) = sum_of(missing, side, why) {
+                *sum += bytes;
+                return;
+            }
+        }
+        self.missing.push(unseen(side, bytes, why));
+    }
+
+    fn has_unseen(&mut self, side: Side) -> bool {
+        self.missing.iter_mut().any(|missing| {
+            sum_of(missing, side, Why::Unobservable).is_some() || sum_of(missing, side, Why::Lost).is_some()
+        })
+    }
+
+    /// Says of bodies that they are longer than what was wanted of them.
+    fn mark_truncated(&mut self) {
+        let wanted = self.wanted as u64;
+        for side in [Side::Request, Side::Response] {
+            let Some(message) = self.message(side) else { continue };
+            let is_cut = wanted > 0 && message.body.kept.len() as u64 == wanted && message.body.wire_bytes > wanted;
+            if is_cut {
+                self.miss(match side {
+                    Side::Request => Missing::RequestBodyTruncated(wanted),
+                    Side::Response => Missing::ResponseBodyTruncated(wanted),
+                });
+            }
+        }
+    }
+
+    fn drop_bodies(&mut self) -> usize {
+        let freed = self.kept();
+        for (side, missing) in
+            [(Side::Request, Missing::RequestBodyOverMemory), (Side::Response, Missing::ResponseBodyOverMemory)]
+        {
+            let Some(message) = self.message(side) else { continue };
+            if !message.body.kept.is_empty() {
+                message.body.kept = Vec::new();
+                self.miss(missing);
+            }
+        }
+        freed
+    }
+}
+
+fn aborted(side: Side) -> Missing {
+    match side {
+        Side::Request => Missing::RequestAborted,
+        Side::Response => Missing::ResponseAborted,
+    }
+}
+
+fn unseen(side: Side, bytes: u64, why: Why) -> Missing {
+    match (side, why) {
+        (Side::Request, Why::Lost) => Missing::RequestBodyLost(bytes),
+        (Side::Request, _) => Missing::RequestBodyNotObservable(bytes),
+        (Side::Response, Why::Lost) => Missing::ResponseBodyLost(bytes),
+        (Side::Response, _) => Missing::ResponseBodyNotObservable(bytes),
+    }
+}
+
+fn sum_of(missing: &mut Missing, of: Side, why: Why) -> Option<&mut u64> {
+    match (missing, of, why) {
+        (Missing::RequestBodyLost(sum), Side::Request, Why::Lost)
+        | (Missing::RequestBodyNotObservable(sum), Side::Request, Why::Unobservable)
+        | (Missing::ResponseBodyLost(sum), Side::Response, Why::Lost)
+        | (Missing::ResponseBodyNotObservable(sum), Side::Response, Why::Unobservable) => Some(sum),
+        _ => None,
+    }
+}

@@ -1,0 +1,107 @@
+//! From an event's bytes to records on their way to the sinks: the same for a live worker and for a replay.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+use crate::bpf::Event;
+use crate::config::Settings;
+use crate::conn::{Control, Env, Progress, Table};
+use crate::identity::Processes;
+use crate::sink::queue::Outbox;
+use crate::stats::{Memory, Stats};
+
+/// Records after which a batch is sent in the midst of a pass.
+const BATCH: usize = 256;
+
+/// Everything that workers share.
+pub struct Pipeline {
+    pub settings: RwLock<Arc<Settings>>,
+    pub table: Table,
+    pub processes: Processes,
+    pub control: Arc<dyn Control>,
+    pub stats: Arc<Stats>,
+    pub memory: Arc<Memory>,
+    pub progress: Progress,
+    pub outbox: Outbox,
+    ids: AtomicU64,
+}
+
+impl Pipeline {
+    pub fn new(
+        settings: Settings,
+        control: Arc<dyn Control>,
+        stats: Arc<Stats>,
+        memory: Arc<Memory>,
+        outbox: Outbox,
+        workers: usize,
+    ) -> Pipeline {
+        Pipeline {
+            settings: RwLock::new(Arc::new(settings)),
+            table: Table::default(),
+            processes: Processes::new(),
+            control,
+            stats,
+            memory,
+            progress: Progress::new(workers),
+            outbox,
+            ids: AtomicU64::new(0),
+        }
+    }
+
+    /// Runs `work` with everything that a pass needs, then sends what came of it. `boot_to_wall`: see [`Env`].
+    pub fn pass(&self, boot_to_wall: i64, settled: u64, work: impl FnOnce(&mut Pass)) {
+        let settings = self.settings.read().expect("no thread panics with the settings locked").clone();
+        let mut next_id = || self.ids.fetch_add(1, Ordering::Relaxed) + 1;
+        let env = Env {
+            settings: &settings,
+            processes: &self.processes,
+            control: &*self.control,
+            stats: &self.stats,
+            memory: &self.memory,
+            boot_to_wall,
+            settled,
+            next_id: &mut next_id,
+            records: Vec::new(),
+            record_bytes: 0,
+        };
+        let mut pass = Pass { pipeline: self, env };
+        work(&mut pass);
+        pass.send();
+    }
+}
+
+/// One round of a worker: the events that were in its buffer, and what they let go on.
+pub struct Pass<'a> {
+    pipeline: &'a Pipeline,
+    pub env: Env<'a>,
+}
+
+impl Pass<'_> {
+    /// Takes in one event as the kernel wrote it.
+    pub fn event(&mut self, bytes: &[u8]) {
+        match Event::parse(bytes) {
+            Some(event) => self.pipeline.table.handle(event, &mut self.env),
+            None => self.env.stats.bad_events.add(1),
+        }
+        if self.env.records.len() >= BATCH {
+            self.send();
+        }
+    }
+
+    /// Lets a worker's share of the connections go on where all events up to `settled` have been taken in.
+    pub fn settle(&mut self, worker: usize, workers: usize, settled: u64) {
+        self.env.settled = settled;
+        self.pipeline.table.settle(worker, workers, &mut self.env);
+        let excess = self.env.memory.excess();
+        if excess > 0 {
+            self.pipeline.table.evict(excess, &mut self.env);
+        }
+    }
+
+    fn send(&mut self) {
+        if !self.env.records.is_empty() {
+            let bytes = std::mem::take(&mut self.env.record_bytes);
+            self.pipeline.outbox.send(std::mem::take(&mut self.env.records), bytes);
+        }
+    }
+}

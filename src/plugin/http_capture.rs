@@ -1,0 +1,132 @@
+//! The plugin `http_capture`: rules decide how much of each exchange goes to the object stores.
+
+use std::borrow::Cow;
+use std::sync::{Arc, LazyLock};
+
+use crate::config::HttpCapture;
+use crate::exchange::{Address, Connection, Direction, Exchange, Level, Protocol, Record};
+use crate::proto::Head;
+use crate::rules::{Fact, Facts, Field, Peer, decide};
+use crate::url;
+
+/// See [`super::body_wanted`].
+pub fn body_wanted(
+    capture: &HttpCapture,
+    connection: &Connection,
+    request: Option<&Head>,
+    response: Option<&Head>,
+) -> usize {
+    let so_far = SoFar { connection, request, response, duration_ms: None, is_finished: false };
+    match decide(&capture.rules, capture.level, &so_far).max {
+        Level::Full => usize::try_from(capture.max_body_bytes).unwrap_or(usize::MAX),
+        _ => 0,
+    }
+}
+
+/// The record of a finished exchange; none where the level is `none`.
+pub fn record(capture: &HttpCapture, exchange: Exchange) -> Option<Record> {
+    let finished = SoFar {
+        connection: &exchange.connection,
+        request: exchange.request.as_ref().map(|request| &request.head),
+        response: exchange.response.as_ref().map(|response| &response.head),
+        duration_ms: exchange.duration_ms(),
+        is_finished: true,
+    };
+    let level = decide(&capture.rules, capture.level, &finished).max;
+    (level > Level::None).then(|| Record::Exchange {
+        exchange: Box::new(exchange),
+        level,
+        format: capture.format,
+        encoding: capture.body_encoding,
+        max_body_bytes: usize::try_from(capture.max_body_bytes).unwrap_or(usize::MAX),
+        tags: NO_TAGS.clone(),
+    })
+}
+
+/// Tags need names that are not looked up yet.
+static NO_TAGS: LazyLock<Arc<Vec<(String, String)>>> = LazyLock::new(Arc::default);
+
+/// An exchange as far as it is known: what is not there yet may still come, until it is finished.
+struct SoFar<'a> {
+    connection: &'a Connection,
+    request: Option<&'a Head>,
+    response: Option<&'a Head>,
+    duration_ms: Option<f64>,
+    is_finished: bool,
+}
+
+impl Facts for SoFar<'_> {
+    fn fact(&self, field: &Field) -> Fact<'_> {
+        match field {
+            Field::Method => self.request_text(|head| Some(text(head.method()))),
+            Field::Path => self.request_text(|head| Some(text(url::path(head)))),
+            Field::Host => self.request_text(|head| Some(Cow::Owned(url::host(self.connection, head)))),
+            Field::Url => self.request_text(|head| Some(Cow::Owned(url::url(self.connection, head)))),
+            Field::Scheme => self.request_text(|head| url::scheme(self.connection, head).map(text)),
+            Field::Query => self.request_text(|head| url::query(head).map(text)),
+            Field::RequestHeader(name) => self.request_text(|head| header(head, name)),
+            Field::ResponseHeader(name) => self.known(self.response, |head| header(head, name).map(Fact::Text)),
+            Field::Status => self.known(self.response, |head| Some(Fact::Int(head.status().into()))),
+            Field::DurationMs => self.known(self.duration_ms, |ms| Some(Fact::Float(ms))),
+            Field::Src(peer) => self.peer(peer, self.connection.source(), true),
+            Field::Dst(peer) => self.peer(peer, self.connection.destination(), false),
+            Field::TlsEnabled => Fact::Bool(false),
+            Field::TlsVersion | Field::TlsSni | Field::TlsAlpn => Fact::Absent,
+            Field::Protocol => Fact::Text(Cow::Borrowed(Protocol::Http1.name())),
+            Field::Direction => Fact::Text(Cow::Borrowed(self.connection.direction.name())),
+            Field::Tags => Fact::Tags(&[]),
+            Field::Tag(_) => Fact::Absent,
+        }
+    }
+}
+
+impl SoFar<'_> {
+    fn known<'s, T>(&'s self, value: Option<T>, fact: impl FnOnce(T) -> Option<Fact<'s>>) -> Fact<'s> {
+        match value {
+            Some(value) => fact(value).unwrap_or(Fact::Absent),
+            None if self.is_finished => Fact::Absent,
+            None => Fact::NotYet,
+        }
+    }
+
+    /// A request that was not seen before its response will not be.
+    fn request_text<'s>(&'s self, value: impl FnOnce(&'s Head) -> Option<Cow<'s, str>>) -> Fact<'s> {
+        match self.request {
+            Some(head) => value(head).map_or(Fact::Absent, Fact::Text),
+            None => Fact::Absent,
+        }
+    }
+
+    /// `is_source`: the end that asks. The watched process is at one end; of the other only the address is known.
+    fn peer<'s>(&'s self, peer: &Peer, address: &'s Address, is_source: bool) -> Fact<'s> {
+        let is_watched = is_source != (self.connection.direction == Direction::Ingress);
+        let process = is_watched.then_some(&*self.connection.process);
+        let container = process.and_then(|process| process.container.as_ref());
+        let text = |value: Option<&'s str>| value.map_or(Fact::Absent, |value| Fact::Text(Cow::Borrowed(value)));
+        match peer {
+            Peer::Ip => address.ip().map_or(Fact::Absent, Fact::Ip),
+            Peer::Port => address.port().map_or(Fact::Absent, |port| Fact::Int(port.into())),
+            Peer::Domain if is_source => Fact::Absent,
+            Peer::Domain => self.request_text(|head| Some(Cow::Owned(url::host(self.connection, head)))),
+            Peer::ProcessPath => text(process.map(|process| process.exe.as_str())),
+            Peer::ProcessBinary => text(process.map(|process| process.binary())),
+            Peer::ProcessPid => process.map_or(Fact::Absent, |process| Fact::Int(process.pid.into())),
+            Peer::ProcessUserName => text(process.and_then(|process| process.user_name.as_deref())),
+            Peer::ProcessUserId => {
+                process.and_then(|process| process.user_id).map_or(Fact::Absent, |id| Fact::Int(id.into()))
+            }
+            Peer::ContainerName => text(container.and_then(|container| container.name.as_deref())),
+            Peer::ContainerImage => text(container.and_then(|container| container.image.as_deref())),
+            Peer::ContainerId => text(container.map(|container| container.id.as_str())),
+            Peer::ContainerLabel(_) | Peer::PodName | Peer::PodNamespace | Peer::PodLabel(_) => Fact::Absent,
+        }
+    }
+}
+
+fn header<'a>(head: &'a Head, name: &str) -> Option<Cow<'a, str>> {
+    head.header(name).map(text)
+}
+
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}

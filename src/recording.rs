@@ -1,0 +1,169 @@
+//! Recordings: raw events as they came from the kernel, in a file, to run the pipeline on again without root.
+//!
+//! A recording holds traffic in the clear. The file is made for its owner only, and only when asked for.
+//!
+//! Format: the magic, the clock's offset (i64, ns), the number of workers (u64), then frames: length of the rest (u32),
+//! kind (u8), worker (u16), content. All little-endian.
+
+use std::fs::OpenOptions;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result, bail, ensure};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use serde::{Deserialize, Serialize};
+
+use crate::bpf::{self, Event};
+use crate::exchange::Process;
+use crate::identity::Processes;
+use crate::stats::Stats;
+
+const MAGIC: &[u8; 8] = b"sidetap\x01";
+
+/// Frames that wait to be written.
+const QUEUE: usize = 65_536;
+
+/// The longest frame taken from a file: an event has at most 32 KiB of payload.
+const MAX_FRAME: usize = 64 << 10;
+
+const EVENT: u8 = 0;
+const PROCESS: u8 = 1;
+const REACHED: u8 = 2;
+
+#[derive(Serialize, Deserialize)]
+struct ProcessFrame {
+    pid: u32,
+    exe: String,
+    user_id: Option<u32>,
+    user_name: Option<String>,
+}
+
+/// The workers' end of a recording. Never waits: what the disk is too slow for is lost and counted.
+#[derive(Clone)]
+pub struct Recorder {
+    frames: Sender<Vec<u8>>,
+    stats: Arc<Stats>,
+}
+
+impl Recorder {
+    /// Creates the file, for its owner only, and starts the thread that writes it; that ends with the last recorder.
+    pub fn create(path: &Path, workers: usize, stats: Arc<Stats>) -> Result<(Recorder, JoinHandle<Result<()>>)> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+            .with_context(|| format!("cannot create the recording {}", path.display()))?;
+        let mut file = BufWriter::with_capacity(1 << 20, file);
+        file.write_all(MAGIC)?;
+        file.write_all(&bpf::boot_to_wall().to_le_bytes())?;
+        file.write_all(&(workers as u64).to_le_bytes())?;
+        let (frames, queue): (_, Receiver<Vec<u8>>) = bounded(QUEUE);
+        let name = path.display().to_string();
+        let thread = thread::Builder::new().name("recording".into()).spawn(move || {
+            for frame in queue {
+                file.write_all(&frame).with_context(|| format!("cannot write the recording {name}"))?;
+            }
+            file.flush().with_context(|| format!("cannot write the recording {name}"))
+        })?;
+        Ok((Recorder { frames, stats }, thread))
+    }
+
+    /// An event, preceded by what is known of the process where it opens a connection.
+    pub fn event(&self, worker: usize, bytes: &[u8], processes: &Processes) {
+        if let Some(Event::Open(opened)) = Event::parse(bytes) {
+            let process = processes.get(opened.info.pid);
+            let frame = ProcessFrame {
+                pid: process.pid,
+                exe: process.exe.clone(),
+                user_id: process.user_id,
+                user_name: process.user_name.clone(),
+            };
+            self.frame(PROCESS, worker, &serde_json::to_vec(&frame).unwrap_or_default());
+        }
+        self.frame(EVENT, worker, bytes);
+    }
+
+    /// A worker has read everything of its CPU before that time.
+    pub fn reached(&self, worker: usize, time: u64) {
+        self.frame(REACHED, worker, &time.to_le_bytes());
+    }
+
+    fn frame(&self, kind: u8, worker: usize, content: &[u8]) {
+        let mut frame = Vec::with_capacity(content.len() + 7);
+        frame.extend_from_slice(&(content.len() as u32 + 3).to_le_bytes());
+        frame.push(kind);
+        frame.extend_from_slice(&(worker as u16).to_le_bytes());
+        frame.extend_from_slice(content);
+        if self.frames.try_send(frame).is_err() {
+            self.stats.lost_recording.add(1);
+        }
+    }
+}
+
+/// What a recording holds, in order.
+pub enum Frame {
+    Event(Vec<u8>),
+    Process(Process),
+    Reached { worker: usize, time: u64 },
+}
+
+/// A recording being read.
+pub struct Recording {
+    file: BufReader<std::fs::File>,
+    pub boot_to_wall: i64,
+    pub workers: usize,
+    name: String,
+}
+
+impl Recording {
+    pub fn open(path: &Path) -> Result<Recording> {
+        let name = path.display().to_string();
+        let file = std::fs::File::open(path).with_context(|| format!("cannot open the recording {name}"))?;
+        let mut file = BufReader::with_capacity(1 << 20, file);
+        let mut head = [0; 24];
+        let is_whole = file.read_exact(&mut head).is_ok();
+        ensure!(is_whole && head.starts_with(MAGIC), "{name} is no recording of this version of sidetap");
+        let number = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
+        let workers = usize::try_from(number(16)).unwrap_or(usize::MAX).clamp(1, 1 << 16);
+        Ok(Recording { file, boot_to_wall: number(8) as i64, workers, name })
+    }
+
+    /// The next frame; none at the end. A frame cut short, as by a full disk, ends the recording.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>> {
+        loop {
+            let mut length = [0; 4];
+            if self.file.read_exact(&mut length).is_err() {
+                return Ok(None);
+            }
+            let length = u32::from_le_bytes(length) as usize;
+            ensure!((3..=MAX_FRAME).contains(&length), "{} is damaged: a frame of {length} bytes", self.name);
+            let mut frame = vec![0; length];
+            if self.file.read_exact(&mut frame).is_err() {
+                log::warn!("{} ends in the midst of a frame", self.name);
+                return Ok(None);
+            }
+            let worker = usize::from(u16::from_le_bytes([frame[1], frame[2]]));
+            let content = frame.split_off(3);
+            match frame[0] {
+                EVENT => return Ok(Some(Frame::Event(content))),
+                PROCESS => {
+                    let process: ProcessFrame =
+                        serde_json::from_slice(&content).with_context(|| format!("{} is damaged", self.name))?;
+                    let ProcessFrame { pid, exe, user_id, user_name } = process;
+                    return Ok(Some(Frame::Process(Process { pid, exe, user_id, user_name, container: None })));
+                }
+                REACHED => {
+                    let Ok(time) = content.try_into() else { bail!("{} is damaged: a time of odd length", self.name) };
+                    return Ok(Some(Frame::Reached { worker, time: u64::from_le_bytes(time) }));
+                }
+                // A kind that a later version adds says nothing that this one needs.
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The pipeline on a recording: the same records as when it was live, without root.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use crossbeam_channel::bounded;
+
+use crate::agent;
+use crate::config::Settings;
+use crate::conn::NoControl;
+use crate::pipeline::Pipeline;
+use crate::recording::{Frame, Recording};
+use crate::sink::queue::Outbox;
+use crate::stats::{Memory, Stats};
+
+/// Memory for bodies, as in the default of a live run.
+const MEMORY: usize = 256 << 20;
+
+/// Reads the recording from beginning to end.
+pub fn run(file: &Path, settings: Settings) -> Result<()> {
+    let mut recording = Recording::open(file)?;
+    let (stats, memory) = (Arc::new(Stats::default()), Arc::new(Memory::new(MEMORY)));
+    let (closed, stdout_closed) = bounded(1);
+    let (mut outbox, sinks) =
+        Outbox::start(agent::sinks(&settings), memory.clone(), stats.clone(), &closed)?;
+    outbox.be_patient();
+    let pipeline = Pipeline::new(settings, Arc::new(NoControl), stats.clone(), memory, outbox, recording.workers);
+
+    let mut end = false;
+    while !end && stdout_closed.is_empty() {
+        pipeline.pass(recording.boot_to_wall, pipeline.progress.settled(), |pass| {
+            end = loop {
+                match recording.next_frame() {
+                    Ok(Some(Frame::Event(bytes))) => pass.event(&bytes),
+                    Ok(Some(Frame::Process(process))) => drop(pipeline.processes.learn(process)),
+                    Ok(Some(Frame::Reached { worker, time })) => {
+                        pipeline.progress.reached(worker, time);
+                        break false;
+                    }
+                    Ok(None) => break true,
+                    Err(error) => {
+                        log::error!("{error:#}");
+                        break true;
+                    }
+                }
+            };
+            pass.settle(0, 1, pipeline.progress.settled());
+        });
+    }
+    pipeline.pass(recording.boot_to_wall, u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
+    drop(pipeline);
+    let late = sinks.join(std::time::Duration::from_secs(60));
+    if !late.is_empty() {
+        bail!("stdout did not take everything");
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! Bodies as they are shown: within the limit, with their content coding undone.
+
+use std::borrow::Cow;
+
+use crate::exchange::Message;
+use crate::proto::coding::Outcome;
+use crate::proto::{Head, coding};
+
+/// A body to show, and what is not right about it.
+#[derive(Debug)]
+pub(super) struct Shown<'a> {
+    pub(super) bytes: Cow<'a, [u8]>,
+    /// How undoing the content coding ended; none where there was none to undo.
+    pub(super) coding: Option<Outcome>,
+    /// The body is longer than the record may have, as kept or once its coding is undone: the first so many bytes are
+    /// there.
+    pub(super) truncated: Option<u64>,
+    /// `bytes` end before the body does, for whatever reason.
+    cut: bool,
+}
+
+impl<'a> Shown<'a> {
+    /// The body as far as it was kept, at most `limit` bytes before and after undoing the coding.
+    pub(super) fn new(message: &'a Message, limit: usize) -> Shown<'a> {
+        let body = &message.body;
+        let kept = &body.kept[..body.kept.len().min(limit)];
+        let truncated = (kept.len() < body.kept.len()).then_some(limit as u64);
+        let cut = (kept.len() as u64) < body.wire_bytes;
+        let plain = Shown { bytes: Cow::Borrowed(kept), coding: None, truncated, cut };
+        if kept.is_empty() {
+            return plain;
+        }
+        let Some(coding) = content_coding(&message.head) else { return plain };
+        let decoded = coding::decode(&coding, kept, limit);
+        match decoded.outcome {
+            // The wire's bytes say more than nothing does.
+            Outcome::Unknown => Shown { coding: Some(Outcome::Unknown), ..plain },
+            Outcome::Broken if decoded.bytes.is_empty() => Shown { coding: Some(Outcome::Broken), ..plain },
+            // Cut on the wire already, and named as such.
+            Outcome::Short if cut => Shown { bytes: Cow::Owned(decoded.bytes), ..plain },
+            outcome => Shown {
+                bytes: Cow::Owned(decoded.bytes),
+                coding: Some(outcome),
+                truncated: if outcome == Outcome::Cut { Some(limit as u64) } else { truncated },
+                cut: cut || outcome != Outcome::Whole,
+            },
+        }
+    }
+
+    /// The body as text, where it is UTF-8. Where the body was cut, half a character at its end is left out.
+    pub(super) fn text(&self) -> Option<&str> {
+        match std::str::from_utf8(&self.bytes) {
+            Ok(text) => Some(text),
+            Err(error) if self.cut && error.error_len().is_none() => {
+                std::str::from_utf8(&self.bytes[..error.valid_up_to()]).ok()
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+/// The values of `Content-Encoding`, of all of its lines; none where they say that there is no coding.
+fn content_coding(head: &Head) -> Option<Cow<'_, [u8]>> {
+    let mut lines = head.headers().filter(|(name, _)| name.eq_ignore_ascii_case(b"content-encoding"));
+    let mut coding = Cow::Borrowed(lines.next()?.1);
+    for (_, line) in lines {
+        let all = coding.to_mut();
+        all.extend_from_slice(b", ");
+        all.extend_from_slice(line);
+    }
+    let none = coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
+    (!none).then_some(coding)
+}

@@ -1,0 +1,414 @@
+//! How values are spelled in output: JSON strings, escapes for a terminal, base64, times.
+//!
+//! Everything appends to a byte buffer and nothing allocates. Nobody outside sinks needs this.
+
+use std::fmt::Display;
+use std::io::Write;
+
+use crate::exchange::Nanos;
+
+/// Writes one JSON text without ever holding it as values. Keys are written in the order of the calls; commas come by
+/// themselves.
+pub(super) struct Json<'a> {
+    out: &'a mut Vec<u8>,
+    /// Set when a string had bytes that are not UTF-8; each run of them was written as U+FFFD.
+    pub(super) replaced: bool,
+}
+
+impl<'a> Json<'a> {
+    pub(super) fn new(out: &'a mut Vec<u8>) -> Json<'a> {
+        Json { out, replaced: false }
+    }
+
+    pub(super) fn open(&mut self, bracket: u8) {
+        self.comma();
+        self.out.push(bracket);
+    }
+
+    pub(super) fn close(&mut self, bracket: u8) {
+        self.out.push(bracket);
+    }
+
+    /// A key that is plain ASCII without quotes, as all of ours are.
+    pub(super) fn key(&mut self, key: &str) {
+        self.comma();
+        self.out.push(b'"');
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    /// A key from outside.
+    pub(super) fn foreign_key(&mut self, key: &[u8]) {
+        self.string(key);
+        self.out.push(b':');
+    }
+
+    /// A key with an object as its value, still to be closed.
+    pub(super) fn object(&mut self, key: &str) {
+        self.key(key);
+        self.out.push(b'{');
+    }
+
+    /// A key and its string, unless that is empty.
+    pub(super) fn text(&mut self, key: &str, value: impl AsRef<[u8]>) {
+        let value = value.as_ref();
+        if !value.is_empty() {
+            self.key(key);
+            self.string(value);
+        }
+    }
+
+    pub(super) fn number(&mut self, key: &str, value: u64) {
+        self.key(key);
+        append_number(self.out, value);
+    }
+
+    /// A number as a string, for identifiers: JSON readers may hold numbers as floats.
+    pub(super) fn quoted_number(&mut self, key: &str, value: u64) {
+        self.key(key);
+        self.out.push(b'"');
+        append_number(self.out, value);
+        self.out.push(b'"');
+    }
+
+    pub(super) fn boolean(&mut self, key: &str, value: bool) {
+        self.key(key);
+        self.out.extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
+    /// Milliseconds, to the microsecond.
+    pub(super) fn millis(&mut self, key: &str, value: Option<f64>) {
+        let Some(value) = value else { return };
+        let micros = (value * 1000.0).round() as u64;
+        self.number(key, micros / 1000);
+        let mut decimals = *b".000";
+        fill_digits(&mut decimals[1..], micros % 1000);
+        self.out.extend_from_slice(&decimals);
+    }
+
+    pub(super) fn time(&mut self, key: &str, nanos: Nanos) {
+        self.key(key);
+        self.out.push(b'"');
+        append_time(self.out, nanos);
+        self.out.push(b'"');
+    }
+
+    pub(super) fn base64(&mut self, key: &str, bytes: &[u8]) {
+        self.key(key);
+        self.out.push(b'"');
+        append_base64(self.out, bytes);
+        self.out.push(b'"');
+    }
+
+    /// A string, in an array or as the value of a key.
+    pub(super) fn string(&mut self, value: &[u8]) {
+        self.comma();
+        self.out.push(b'"');
+        self.part(value);
+        self.out.push(b'"');
+    }
+
+    /// A string of parts joined by `, `.
+    pub(super) fn joined<'v>(&mut self, values: impl Iterator<Item = &'v [u8]>) {
+        self.comma();
+        self.out.push(b'"');
+        for (position, value) in values.enumerate() {
+            if position > 0 {
+                self.out.extend_from_slice(b", ");
+            }
+            self.part(value);
+        }
+        self.out.push(b'"');
+    }
+
+    /// A key and what `value` displays, which must not need escapes.
+    pub(super) fn display(&mut self, key: &str, value: impl Display) {
+        self.key(key);
+        write!(self.out, "\"{value}\"").expect("writing to memory never fails");
+    }
+
+    fn part(&mut self, value: &[u8]) {
+        if !has_byte(value, |byte| is_unprintable(byte) | (byte == b'"') | (byte == b'\\')) {
+            return self.out.extend_from_slice(value);
+        }
+        match std::str::from_utf8(value) {
+            Ok(text) => append_escaped(self.out, text, &JSON_SPECIAL, json_escape),
+            Err(_) => {
+                self.replaced = true;
+                each_chunk(value, |text| append_escaped(self.out, text, &JSON_SPECIAL, json_escape));
+            }
+        }
+    }
+
+    /// A comma, unless this is the first of its object or array, the value of a key, or the start of all. Strings end
+    /// in a quote, so the last byte tells.
+    fn comma(&mut self) {
+        if let Some(last) = self.out.last()
+            && !matches!(last, b'{' | b'[' | b':' | b'\n')
+        {
+            self.out.push(b',');
+        }
+    }
+}
+
+/// Appends `value` so that a terminal shows it and does nothing else: control characters become `\n`, `\x1b`,
+/// `\u{9b}`, bytes that are not UTF-8 become U+FFFD. The characters in `plain` are let through.
+pub(super) fn append_visible(out: &mut Vec<u8>, value: &[u8], plain: &[char]) {
+    if !has_byte(value, is_unprintable) {
+        return out.extend_from_slice(value);
+    }
+    let escape = |out: &mut Vec<u8>, character: char| visible_escape(out, character, plain);
+    match std::str::from_utf8(value) {
+        Ok(text) => append_escaped(out, text, &CONTROL_SPECIAL, escape),
+        Err(_) => each_chunk(value, |text| append_escaped(out, text, &CONTROL_SPECIAL, escape)),
+    }
+}
+
+/// Not in ASCII, or not seen. Where a value has no such byte, and that is the rule, it is copied as it is.
+fn is_unprintable(byte: u8) -> bool {
+    byte.wrapping_sub(0x20) > b'~' - 0x20
+}
+
+/// Whether any byte is so. Pieces of fixed size without a way out of their middle compile to vector instructions (the
+/// last one overlaps the one before it); headers are the bulk of what is written.
+fn has_byte(bytes: &[u8], is_so: impl Fn(u8) -> bool) -> bool {
+    const PIECE: usize = 16;
+    let in_piece = |piece: &[u8; PIECE]| piece.iter().fold(0, |so, &byte| so | u8::from(is_so(byte))) != 0;
+    let (pieces, _) = bytes.as_chunks::<PIECE>();
+    match bytes.last_chunk::<PIECE>() {
+        Some(last) => pieces.iter().any(in_piece) || in_piece(last),
+        None => bytes.iter().any(|&byte| is_so(byte)),
+    }
+}
+
+/// RFC 3339, UTC, nine decimals.
+fn append_time(out: &mut Vec<u8>, nanos: Nanos) {
+    let (seconds, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil_from_days(days);
+    let mut time = *b"0000-00-00T00:00:00.000000000Z";
+    fill_digits(&mut time[..4], year);
+    fill_digits(&mut time[5..7], month);
+    fill_digits(&mut time[8..10], day);
+    fill_digits(&mut time[11..13], second / 3600);
+    fill_digits(&mut time[14..16], second / 60 % 60);
+    fill_digits(&mut time[17..19], second % 60);
+    fill_digits(&mut time[20..29], fraction);
+    out.extend_from_slice(&time);
+}
+
+/// Year, month and day of a day since 1970-01-01. A year of 400 × 365.2425 days is taken to begin in March, so that
+/// the leap day is its last (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+fn append_number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return out.extend_from_slice(&digits[first..]);
+        }
+    }
+}
+
+/// Writes the last digits of a number, as many as there is room for, with zeros before it.
+fn fill_digits(room: &mut [u8], mut number: u64) {
+    for digit in room.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+/// RFC 4648 section 4, with padding.
+fn append_base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    out.reserve(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let byte = |position: usize| u32::from(group.get(position).copied().unwrap_or_default());
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        let mut digits = [18, 12, 6, 0].map(|shift| ALPHABET[(bits >> shift & 63) as usize]);
+        digits[group.len() + 1..].fill(b'=');
+        out.extend_from_slice(&digits);
+    }
+}
+
+/// First bytes of characters that may need an escape in JSON: what the format demands, all control characters (a
+/// terminal obeys U+0080 to U+009F too), and the line ends U+2028 and U+2029, so that every reader sees one line.
+const JSON_SPECIAL: [bool; 256] = {
+    let mut special = CONTROL_SPECIAL;
+    special[b'"' as usize] = true;
+    special[b'\\' as usize] = true;
+    special[0xe2] = true;
+    special
+};
+
+/// First bytes of control characters.
+const CONTROL_SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        special[byte] = true;
+        byte += 1;
+    }
+    special[0x7f] = true;
+    special[0xc2] = true;
+    special
+};
+
+/// Appends the escape of a character that needs one, and says whether it did.
+fn json_escape(out: &mut Vec<u8>, character: char) -> bool {
+    let letter = match character {
+        '"' => b'"',
+        '\\' => b'\\',
+        '\n' => b'n',
+        '\r' => b'r',
+        '\t' => b't',
+        _ if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') => {
+            write!(out, "\\u{:04x}", u32::from(character)).expect("writing to memory never fails");
+            return true;
+        }
+        _ => return false,
+    };
+    out.extend_from_slice(&[b'\\', letter]);
+    true
+}
+
+fn visible_escape(out: &mut Vec<u8>, character: char, plain: &[char]) -> bool {
+    if !character.is_control() || plain.contains(&character) {
+        return false;
+    }
+    match character {
+        '\n' => out.extend_from_slice(b"\\n"),
+        '\r' => out.extend_from_slice(b"\\r"),
+        '\t' => out.extend_from_slice(b"\\t"),
+        _ if character.is_ascii() => {
+            write!(out, "\\x{:02x}", u32::from(character)).expect("writing to memory never fails");
+        }
+        _ => write!(out, "\\u{{{:x}}}", u32::from(character)).expect("writing to memory never fails"),
+    }
+    true
+}
+
+/// Copies `text`, in runs as long as can be, handing to `escape` each character that begins with a `special` byte.
+fn append_escaped(out: &mut Vec<u8>, text: &str, special: &[bool; 256], escape: impl Fn(&mut Vec<u8>, char) -> bool) {
+    let bytes = text.as_bytes();
+    let mut copied = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        if !special[usize::from(bytes[at])] {
+            at += 1;
+            continue;
+        }
+        let character = match bytes[at] {
+            byte if byte.is_ascii() => char::from(byte),
+            _ => text[at..].chars().next().expect("special bytes begin characters"),
+        };
+        let end = at + character.len_utf8();
+        out.extend_from_slice(&bytes[copied..at]);
+        copied = if escape(out, character) { end } else { at };
+        at = end;
+    }
+    out.extend_from_slice(&bytes[copied..]);
+}
+
+/// Shows `value` as text, U+FFFD where it is not UTF-8.
+fn each_chunk(value: &[u8], mut show: impl FnMut(&str)) {
+    for chunk in value.utf8_chunks() {
+        show(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            show("\u{fffd}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn time(nanos: Nanos) -> String {
+        let mut out = Vec::new();
+        append_time(&mut out, nanos);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        assert_eq!(time(0), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(time(951_782_399_999_999_999), "2000-02-28T23:59:59.999999999Z");
+        assert_eq!(time(951_782_400_000_000_001), "2000-02-29T00:00:00.000000001Z");
+        assert_eq!(time(1_772_366_400_123_456_789), "2026-03-01T12:00:00.123456789Z");
+        assert_eq!(time(4_107_542_400_000_000_000), "2100-03-01T00:00:00.000000000Z");
+        assert_eq!(time(u64::MAX), "2554-07-21T23:34:33.709551615Z");
+    }
+
+    #[test]
+    fn every_day_follows_the_one_before() {
+        let mut last = civil_from_days(0);
+        for day in 1..300_000 {
+            let (year, month, date) = civil_from_days(day);
+            let next_day = (year, month, date) == (last.0, last.1, last.2 + 1);
+            let next_month = (year, month, date) == (last.0, last.1 + 1, 1);
+            let next_year = (year, month, date) == (last.0 + 1, 1, 1) && (last.1, last.2) == (12, 31);
+            assert!(next_day || (next_month && last.2 >= 28) || next_year, "{last:?} then {year} {month} {date}");
+            last = (year, month, date);
+        }
+    }
+
+    #[test]
+    fn base64_is_that_of_rfc_4648() {
+        for (plain, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            let mut out = Vec::new();
+            append_base64(&mut out, plain.as_bytes());
+            assert_eq!(String::from_utf8(out).unwrap(), coded);
+        }
+    }
+
+    #[test]
+    fn json_escapes_all_that_ends_a_line_or_moves_a_terminal() {
+        let mut out = Vec::new();
+        Json::new(&mut out).string("\"\\\n\r\t\0\x1b\x7f\u{85}\u{9b}\u{2028}é€😀".as_bytes());
+        let expected = r#""\"\\\n\r\t\u0000\u001b\u007f\u0085\u009b\u2028é€😀""#;
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn json_strings_read_back(text in any::<String>()) {
+            let mut out = Vec::new();
+            Json::new(&mut out).string(text.as_bytes());
+            prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
+
+        #[test]
+        fn bytes_that_are_not_utf8_become_the_replacement_character(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let mut out = Vec::new();
+            let mut json = Json::new(&mut out);
+            json.string(&bytes);
+            let replaced = json.replaced;
+            prop_assert_eq!(replaced, std::str::from_utf8(&bytes).is_err());
+            prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), String::from_utf8_lossy(&bytes).into_owned());
+        }
+    }
+}

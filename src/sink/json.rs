@@ -1,0 +1,326 @@
+//! Records as JSON, one a line.
+//!
+//! The keys and their order are the contract with users. What is not known has no key; numbers that are identifiers
+//! are strings. Control characters and U+2028, U+2029 are escaped, so that a line is a line for every reader.
+
+use super::body::Shown;
+use super::encode::Json;
+use super::incomplete::Found;
+use super::{Shape, incomplete};
+use crate::exchange::{
+    Address, BodyEncoding, Connection, ConnectionEvent, Container, Direction, Exchange, Level, Message, Process,
+};
+use crate::proto::Span;
+use crate::url;
+
+/// Working memory of [`append_exchange`].
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    url: Vec<u8>,
+    groups: Groups,
+}
+
+/// Appends an exchange as a line.
+pub(super) fn append_exchange(out: &mut Vec<u8>, scratch: &mut Scratch, exchange: &Exchange, shape: &Shape) {
+    let mut json = Json::new(out);
+    json.open(b'{');
+    json.text("type", "http_transaction");
+    metadata(&mut json, exchange, shape);
+    let request = exchange.request.as_ref().map(|message| request(&mut json, scratch, exchange, message, shape));
+    let response = exchange.response.as_ref().map(|message| response(&mut json, scratch, message, shape));
+    ends(&mut json, &exchange.connection);
+    if exchange.started() > 0 {
+        json.time("transaction_time", exchange.started());
+    }
+    json.millis("duration_ms", exchange.duration_ms());
+    json.millis("ttfb_ms", exchange.ttfb_ms());
+    json.text("direction", exchange.connection.direction.name());
+    incomplete_names(&mut json, exchange, shape.level, request.unwrap_or_default(), response.unwrap_or_default());
+    json.close(b'}');
+    out.push(b'\n');
+}
+
+/// Appends a connection event as a line.
+pub(super) fn append_connection(out: &mut Vec<u8>, event: &ConnectionEvent) {
+    let connection = &event.connection;
+    let ingress = connection.direction == Direction::Ingress;
+    let mut json = Json::new(out);
+    json.open(b'{');
+    json.text("type", "connection");
+    json.quoted_number("connection_id", connection.id);
+    if let Some(opened) = event.opened {
+        json.time("opened", opened);
+    }
+    json.time("observed", event.observed);
+    json.text("direction", connection.direction.name());
+    if let Some(protocol) = event.protocol {
+        json.text("l7_protocol", protocol.name());
+    }
+    event_end(&mut json, "source", connection.source(), (!ingress).then_some(&*connection.process));
+    event_end(&mut json, "destination", connection.destination(), ingress.then_some(&*connection.process));
+    json.number("bytes_sent", event.bytes_sent);
+    json.number("bytes_received", event.bytes_received);
+    json.number("transactions", event.transactions);
+    json.boolean("finalized", event.finalized);
+    json.text("error", event.error.as_deref().unwrap_or_default());
+    json.close(b'}');
+    out.push(b'\n');
+}
+
+fn metadata(json: &mut Json, exchange: &Exchange, shape: &Shape) {
+    let connection = &*exchange.connection;
+    let process = &*connection.process;
+    json.object("metadata");
+    json.quoted_number("request_id", exchange.id);
+    json.quoted_number("connection_id", connection.id);
+    if let Some(request) = &exchange.request {
+        json.text("endpoint_id", url::host(connection, &request.head));
+    }
+    json.quoted_number("process_id", process.pid.into());
+    json.text("process_exe", &process.exe);
+    json.text("exe", &process.exe);
+    if let Some(container) = &process.container {
+        json.text("container_id", &container.id);
+        json.text("container_name", container.name.as_deref().unwrap_or_default());
+        json.text("container_image", container.image.as_deref().unwrap_or_default());
+    }
+    let (sent, received) = match connection.direction {
+        Direction::Ingress => (&exchange.response, &exchange.request),
+        Direction::EgressInternal | Direction::EgressExternal => (&exchange.request, &exchange.response),
+    };
+    if let Some(message) = sent {
+        json.number("bytes_sent", size(message));
+    }
+    if let Some(message) = received {
+        json.number("bytes_received", size(message));
+    }
+    if !shape.tags.is_empty() {
+        json.object("tags");
+        for (key, value) in shape.tags {
+            json.foreign_key(key.as_bytes());
+            json.string(value.as_bytes());
+        }
+        json.close(b'}');
+    }
+    json.close(b'}');
+}
+
+/// Bytes of a message's head and body, without the framing of a transfer coding and without trailers.
+fn size(message: &Message) -> u64 {
+    message.head.text.len() as u64 + message.body.wire_bytes
+}
+
+fn request(json: &mut Json, scratch: &mut Scratch, exchange: &Exchange, message: &Message, shape: &Shape) -> Found {
+    let connection = &*exchange.connection;
+    let head = &message.head;
+    json.replaced = false;
+    json.object("request");
+    json.text("method", head.method());
+    scratch.url.clear();
+    url::append_url(&mut scratch.url, connection, head);
+    json.text("url", &scratch.url);
+    json.text("scheme", url::scheme(connection, head).unwrap_or_default());
+    json.text("path", url::path(head));
+    json.text("query", url::query(head).unwrap_or_default());
+    json.text("authority", url::authority(head).unwrap_or_default());
+    json.text("protocol", exchange.protocol.name());
+    json.text("user_agent", head.header("user-agent").unwrap_or_default());
+    json.text("content_type", head.header("content-type").unwrap_or_default());
+    let found = headers_and_body(json, &mut scratch.groups, message, shape);
+    json.close(b'}');
+    found
+}
+
+fn response(json: &mut Json, scratch: &mut Scratch, message: &Message, shape: &Shape) -> Found {
+    json.replaced = false;
+    json.object("response");
+    json.number("status", message.head.status().into());
+    json.text("content_type", message.head.header("content-type").unwrap_or_default());
+    let found = headers_and_body(json, &mut scratch.groups, message, shape);
+    json.close(b'}');
+    found
+}
+
+fn headers_and_body(json: &mut Json, groups: &mut Groups, message: &Message, shape: &Shape) -> Found {
+    let mut found = Found::default();
+    if shape.level >= Level::Headers {
+        headers(json, groups, "headers", &message.head.text, &message.head.fields);
+    }
+    if shape.level >= Level::Full {
+        body(json, message, shape, &mut found);
+    }
+    json.number("body_bytes", message.body.wire_bytes);
+    if let Some(trailers) = message.trailers.as_ref().filter(|_| shape.level >= Level::Headers) {
+        headers(json, groups, "trailers", &trailers.text, &trailers.fields);
+    }
+    found.replaced = json.replaced;
+    found
+}
+
+fn body(json: &mut Json, message: &Message, shape: &Shape, found: &mut Found) {
+    let shown = Shown::new(message, shape.max_body_bytes);
+    found.body(&shown);
+    if shown.bytes.is_empty() {
+        return;
+    }
+    let text = match shape.encoding {
+        BodyEncoding::Auto => shown.text(),
+        BodyEncoding::Base64 => None,
+    };
+    match text {
+        Some(text) => {
+            json.text("body", text);
+            json.text("body_encoding", "text");
+        }
+        None => {
+            json.base64("body", &shown.bytes);
+            json.text("body_encoding", "base64");
+        }
+    }
+}
+
+/// Headers in the order in which their names first appear, spelled as they first were. Repeated ones are joined
+/// (RFC 9110 section 5.3), but for `Set-Cookie`, whose values hold commas: those are an array, be there one or many.
+fn headers(json: &mut Json, groups: &mut Groups, key: &str, text: &[u8], fields: &[(Span, Span)]) {
+    if fields.is_empty() {
+        return;
+    }
+    groups.find(text, fields);
+    json.object(key);
+    for first in 0..fields.len() {
+        if groups.repeats[first] {
+            continue;
+        }
+        let name = fields[first].0.of(text);
+        json.foreign_key(name);
+        let values = groups.group(first).map(|position| fields[position].1.of(text));
+        if name.eq_ignore_ascii_case(b"set-cookie") {
+            json.open(b'[');
+            values.for_each(|value| json.string(value));
+            json.close(b']');
+        } else {
+            json.joined(values);
+        }
+    }
+    json.close(b'}');
+}
+
+/// Which headers have the same name: by sorting, since a head of 1 MiB may hold 200,000 of them.
+#[derive(Debug, Default)]
+struct Groups {
+    /// for each header: a part of its name, and its position
+    order: Vec<(u64, usize)>,
+    /// for each header: the next one of its name, or itself
+    next: Vec<usize>,
+    /// for each header: whether an earlier one has its name
+    repeats: Vec<bool>,
+}
+
+impl Groups {
+    fn find(&mut self, text: &[u8], fields: &[(Span, Span)]) {
+        let name = |position: usize| fields[position].0.of(text);
+        let folded = |position: usize| name(position).iter().map(u8::to_ascii_lowercase);
+        self.order.clear();
+        self.order.extend((0..fields.len()).map(|position| (last_bytes(name(position)), position)));
+        self.order.sort_unstable_by(|&(part_a, a), &(part_b, b)| {
+            part_a.cmp(&part_b).then_with(|| folded(a).cmp(folded(b))).then(a.cmp(&b))
+        });
+        self.next.clear();
+        self.next.extend(0..fields.len());
+        self.repeats.clear();
+        self.repeats.resize(fields.len(), false);
+        for pair in self.order.windows(2) {
+            let (one, other) = (pair[0].1, pair[1].1);
+            if name(one).eq_ignore_ascii_case(name(other)) {
+                self.next[one] = other;
+                self.repeats[other] = true;
+            }
+        }
+    }
+
+    /// The headers of the same name as `first`, which none of them is before, in wire order.
+    fn group(&self, first: usize) -> impl Iterator<Item = usize> {
+        std::iter::successors(Some(first), |&position| Some(self.next[position]).filter(|&next| next != position))
+    }
+}
+
+/// The end of a name, in lower case, as a number: where two differ, and they mostly do, the names need not be compared.
+fn last_bytes(name: &[u8]) -> u64 {
+    name.iter().rev().take(8).fold(0, |number, byte| number << 8 | u64::from(byte.to_ascii_lowercase()))
+}
+
+fn ends(json: &mut Json, connection: &Connection) {
+    end(json, "source", connection.source(), None);
+    end(json, "destination", connection.destination(), url::peer_name(connection));
+}
+
+/// An unnamed Unix socket has nothing to tell and is left out.
+fn end(json: &mut Json, key: &str, address: &Address, name: Option<&str>) {
+    if matches!(address, Address::Unix(path) if path.is_empty()) {
+        return;
+    }
+    json.object(key);
+    append_address(json, address);
+    json.text("name", name.unwrap_or_default());
+    json.close(b'}');
+}
+
+fn event_end(json: &mut Json, key: &str, address: &Address, process: Option<&Process>) {
+    json.object(key);
+    append_address(json, address);
+    if let Some(process) = process {
+        append_process(json, process);
+        if let Some(container) = &process.container {
+            append_container(json, container);
+        }
+    }
+    json.close(b'}');
+}
+
+fn append_address(json: &mut Json, address: &Address) {
+    match address {
+        Address::Ip(address) => {
+            json.display("ip", address.ip().to_canonical());
+            json.number("port", address.port().into());
+        }
+        Address::Unix(path) => json.text("path", path),
+    }
+}
+
+fn append_process(json: &mut Json, process: &Process) {
+    json.object("process");
+    json.text("exe", &process.exe);
+    json.number("pid", process.pid.into());
+    match (&process.user_name, process.user_id) {
+        (Some(name), _) => json.text("user", name),
+        (None, Some(id)) => json.quoted_number("user", id.into()),
+        (None, None) => {}
+    }
+    json.close(b'}');
+}
+
+fn append_container(json: &mut Json, container: &Container) {
+    json.object("container");
+    json.text("id", &container.id);
+    json.text("name", container.name.as_deref().unwrap_or_default());
+    json.text("image", container.image.as_deref().unwrap_or_default());
+    json.close(b'}');
+}
+
+fn incomplete_names(json: &mut Json, exchange: &Exchange, level: Level, request: Found, response: Found) {
+    let mut any = false;
+    incomplete::each(exchange, level, request, response, |name| {
+        if !any {
+            json.key("incomplete");
+            json.open(b'[');
+            any = true;
+        }
+        json.string(name.to_string().as_bytes());
+    });
+    if any {
+        json.close(b']');
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Sinks: where records go. Each runs on a thread of its own, behind a bounded queue.
+//!
+//! A sink writes whole records in its own form and place, and reports what failed. It decides nothing about what is
+//! kept: level, form and limits come with each [`Record`]. It never makes anything up either: what an exchange lacks
+//! is named in its `incomplete`.
+//!
+//! # How to add a sink
+//!
+//! 1. Add a file with a type that implements [`Sink`]. Keep a byte buffer in it, let [`Formatter::append`] write the
+//!    records into that, and send it off whole: in `write` when it is full, in `flush` whatever there is.
+//! 2. `write` answers with an error when it did not take the record; the caller counts it as lost and goes on. What
+//!    was taken stays in the sink until it can be sent.
+//! 3. Give it a variant in `config`'s store types, and build it where `agent` builds the others.
+//! 4. Test it against [`stdout`]'s cases: whole records only, an end that refuses, an end that takes a byte at a time.
+
+use std::io;
+
+use crate::exchange::{BodyEncoding, Format, Level, Record};
+
+mod body;
+mod encode;
+mod incomplete;
+mod json;
+pub mod null;
+pub mod queue;
+#[cfg(test)]
+pub(crate) mod sample;
+pub mod stdout;
+mod text;
+
+pub use null::Null;
+pub use stdout::Stdout;
+
+/// Takes records and brings them to their place.
+pub trait Sink: Send {
+    /// Takes a record. It may stay in memory until `flush`. An error says that this record was not taken.
+    fn write(&mut self, record: &Record) -> io::Result<()>;
+
+    /// Brings everything taken so far to its place. The caller does this whenever it has nothing more to write.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How much of an exchange is written, and how.
+#[derive(Debug, Clone, Copy)]
+struct Shape<'a> {
+    level: Level,
+    encoding: BodyEncoding,
+    /// Limit of a body whose content coding is undone, in bytes.
+    max_body_bytes: usize,
+    tags: &'a [(String, String)],
+}
+
+/// Turns records into bytes. Keeps its working memory, so that a record costs no allocation once that is warm
+/// (undoing a body's content coding aside).
+#[derive(Debug, Default)]
+pub struct Formatter {
+    scratch: json::Scratch,
+}
+
+impl Formatter {
+    /// Appends a whole record with its line ends. At level none that is nothing.
+    pub fn append(&mut self, out: &mut Vec<u8>, record: &Record) {
+        match record {
+            Record::Exchange { level: Level::None, .. } => {}
+            Record::Exchange { exchange, level, format, encoding, max_body_bytes, tags } => {
+                let shape = Shape { level: *level, encoding: *encoding, max_body_bytes: *max_body_bytes, tags };
+                match format {
+                    Format::Json => json::append_exchange(out, &mut self.scratch, exchange, &shape),
+                    Format::Text => text::append_exchange(out, exchange, &shape),
+                }
+            }
+            Record::Connection(event) => json::append_connection(out, event),
+        }
+    }
+}

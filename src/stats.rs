@@ -1,0 +1,137 @@
+//! What was seen, written and lost, by cause. Every loss on the way from the kernel to the sinks is counted here or in
+//! the kernel's own counters, and shown when the agent ends.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// A number that several threads add to.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Exchanges that ended, whatever the rules made of them.
+    pub seen: Count,
+    /// Records that a sink took.
+    pub written: Count,
+    /// Bytes of HTTP streams that were moved but did not arrive here.
+    pub lost_bytes: Count,
+    /// Records that a sink could not take in time.
+    pub lost_queue: Count,
+    /// Records that a sink failed to write.
+    pub lost_sink: Count,
+    /// Events that were no event.
+    pub bad_events: Count,
+    /// Connections whose opening was lost and that were gone when asked for.
+    pub lost_connections: Count,
+    /// Raw events that the recording could not take in time.
+    pub lost_recording: Count,
+}
+
+impl Stats {
+    /// One line of `key=value`; `lost` is the sum of what users miss: records.
+    pub fn line(&self, kernel: &crate::bpf::Counters) -> String {
+        let mut line = String::new();
+        self.write(&mut line, kernel).expect("a string takes everything");
+        line
+    }
+
+    fn write(&self, out: &mut impl fmt::Write, kernel: &crate::bpf::Counters) -> fmt::Result {
+        let lost = self.lost_queue.get() + self.lost_sink.get() + kernel.lost_data + kernel.lost_connections;
+        write!(out, "counters seen={} written={} lost={lost}", self.seen.get(), self.written.get())?;
+        let details = [
+            ("lost.buffer_events", kernel.lost_data),
+            ("lost.connection_events", kernel.lost_connections),
+            ("lost.process_events", kernel.lost_processes),
+            ("lost.bytes", self.lost_bytes.get()),
+            ("lost.unknown_connections", self.lost_connections.get()),
+            ("lost.queue_full", self.lost_queue.get()),
+            ("lost.sink_failed", self.lost_sink.get()),
+            ("lost.recording", self.lost_recording.get()),
+            ("lost.bad_events", self.bad_events.get()),
+            ("kernel.calls", kernel.calls),
+            ("kernel.events", kernel.events),
+            ("kernel.skipped", kernel.skipped),
+            ("kernel.left_out", kernel.left_out),
+            ("kernel.unreadable", kernel.faults),
+            ("kernel.table_full", kernel.table_full),
+        ];
+        for (name, value) in details {
+            write!(out, " {name}={value}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of captured data held in memory, against a ceiling.
+#[derive(Debug)]
+pub struct Memory {
+    held: AtomicUsize,
+    ceiling: usize,
+}
+
+impl Memory {
+    pub fn new(ceiling: usize) -> Memory {
+        Memory { held: AtomicUsize::new(0), ceiling }
+    }
+
+    /// Counts bytes in; false, and nothing counted, when a quarter above the ceiling is reached: eviction is behind.
+    pub fn reserve(&self, bytes: usize) -> bool {
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > self.ceiling + self.ceiling / 4 {
+            self.release(bytes);
+            return false;
+        }
+        true
+    }
+
+    pub fn release(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts in what is held for a moment, whatever the ceiling: `before` bytes have become `after`.
+    pub fn adjust(&self, before: usize, after: usize) {
+        if after > before {
+            self.held.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.release(before - after);
+        }
+    }
+
+    /// How many bytes to free to be well below the ceiling; 0 while it is not reached.
+    pub fn excess(&self) -> usize {
+        let held = self.held.load(Ordering::Relaxed);
+        if held > self.ceiling { held - self.ceiling * 7 / 8 } else { 0 }
+    }
+
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_has_a_ceiling() {
+        let memory = Memory::new(1000);
+        assert!(memory.reserve(1000));
+        assert_eq!(memory.excess(), 0);
+        assert!(memory.reserve(250));
+        assert_eq!(memory.excess(), 375);
+        assert!(!memory.reserve(1));
+        memory.release(375);
+        assert_eq!((memory.excess(), memory.held()), (0, 875));
+    }
+}

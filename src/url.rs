@@ -1,0 +1,503 @@
+//! The URL of a request: what users see, and what rules call `http.req.url`.
+//!
+//! For ingress it is what the client asked for. For egress it names the peer that was really connected to, since a
+//! load balancer passes its client's `Host` on. Everything here works on the request's head and its connection alone,
+//! so that a rule can be decided when the head is read. No name is looked up: [`Names`] holds what is known already.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::exchange::{Address, Connection, Direction};
+use crate::proto::Head;
+
+const DEFAULT_PORT: u16 = 80;
+
+/// The request's URL. Bytes that are not UTF-8 are replaced by U+FFFD.
+pub fn url(connection: &Connection, head: &Head) -> String {
+    let mut out = Vec::new();
+    append_url(&mut out, connection, head);
+    into_text(out)
+}
+
+/// Appends the request's URL to `out`, its bytes as on the wire.
+pub fn append_url(out: &mut Vec<u8>, connection: &Connection, head: &Head) {
+    append_url_with(out, connection, head, names(connection));
+}
+
+/// The host that was asked for, without its port: of an absolute target, else of `Host`; where neither names one, the
+/// address that was connected to. An IPv6 address has its brackets.
+pub fn host(connection: &Connection, head: &Head) -> String {
+    if let Some(asked) = authority(head).and_then(HostPort::parse) {
+        return asked.host.to_owned();
+    }
+    match connection.destination() {
+        Address::Ip(address) => {
+            let mut out = Vec::new();
+            append_ip(&mut out, address.ip());
+            into_text(out)
+        }
+        Address::Unix(path) => path.clone(),
+    }
+}
+
+/// The authority as the client sent it: the target's own where it has one (RFC 9112 section 3.2.2), else `Host`.
+pub fn authority(head: &Head) -> Option<&[u8]> {
+    let authority = match Target::of(head) {
+        Target::Absolute { authority, .. } | Target::Authority(authority) => authority,
+        Target::Origin(_) | Target::Asterisk => head.header("host")?,
+    };
+    Some(authority).filter(|authority| !authority.is_empty())
+}
+
+/// The scheme: an absolute target's own for ingress, else `http`. CONNECT has none.
+pub fn scheme<'a>(connection: &Connection, head: &'a Head) -> Option<&'a [u8]> {
+    match Target::of(head) {
+        Target::Authority(_) => None,
+        Target::Absolute { scheme, .. } if connection.direction == Direction::Ingress => Some(scheme),
+        _ => Some(b"http"),
+    }
+}
+
+/// The target's path, without the query: `/` where an absolute target has none, `*` for `OPTIONS *`, empty for CONNECT.
+pub fn path(head: &Head) -> &[u8] {
+    let path = match Target::of(head) {
+        Target::Origin(rest) => split_query(rest).0,
+        Target::Absolute { rest, .. } => match split_query(rest).0 {
+            b"" => b"/",
+            path => path,
+        },
+        Target::Authority(_) => b"",
+        Target::Asterisk => b"*",
+    };
+    path.split(|&byte| byte == b'#').next().unwrap_or_default()
+}
+
+/// What follows the target's first `?`, where something does.
+pub fn query(head: &Head) -> Option<&[u8]> {
+    let rest = match Target::of(head) {
+        Target::Origin(rest) | Target::Absolute { rest, .. } => rest,
+        Target::Authority(_) | Target::Asterisk => return None,
+    };
+    split_query(rest).1.filter(|query| !query.is_empty())
+}
+
+/// The name the peer of an egress connection is known by, where there is exactly one.
+pub fn peer_name(connection: &Connection) -> Option<&str> {
+    known_name(connection, names(connection))
+}
+
+/// Which names are known for the peers of this connection's process. None yet: whoever learns names (the process's
+/// own hosts file, the container runtime, DNS answers seen) hands them out here.
+fn names(_connection: &Connection) -> Option<&Names> {
+    None
+}
+
+/// Names for addresses and addresses for names, as a hosts file has them.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// address → its canonical name; none where several lines disagree
+    by_address: HashMap<IpAddr, Option<String>>,
+    /// name in lower case → the addresses it stands for
+    by_name: HashMap<String, Vec<IpAddr>>,
+}
+
+impl Names {
+    /// More lines than this are not read: block lists of 100,000 names say nothing about peers.
+    const MAX_LINES: usize = 4096;
+
+    /// Reads a hosts file (hosts(5)): an address, its name, its aliases. Lines that are none are skipped. The names of
+    /// the loopback itself (`localhost` and its kin) are left out, for every process has them and they tell no peer
+    /// from another.
+    pub fn from_hosts(text: &str) -> Names {
+        let mut names = Names::default();
+        for line in text.lines().take(Self::MAX_LINES) {
+            let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+            let Some(address) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) else { continue };
+            let mut words = words.filter(|name| !is_localhost(name) && HostPort::is_name(name)).peekable();
+            if let Some(canonical) = words.peek() {
+                names.name(address.to_canonical(), canonical);
+            }
+            for name in words {
+                names.by_name.entry(name.to_ascii_lowercase()).or_default().push(address.to_canonical());
+            }
+        }
+        names
+    }
+
+    fn name(&mut self, address: IpAddr, canonical: &str) {
+        match self.by_address.entry(address) {
+            Entry::Vacant(entry) => {
+                entry.insert(Some(canonical.to_owned()));
+            }
+            Entry::Occupied(mut entry) => {
+                if entry.get().as_deref() != Some(canonical) {
+                    entry.insert(None);
+                }
+            }
+        }
+    }
+
+    fn of(&self, address: IpAddr) -> Option<&str> {
+        self.by_address.get(&address.to_canonical())?.as_deref()
+    }
+
+    /// Whether `name` is known, and not for `address`.
+    fn elsewhere(&self, name: &str, address: IpAddr) -> bool {
+        match self.by_name.get(&name.to_ascii_lowercase()) {
+            Some(addresses) => !addresses.contains(&address.to_canonical()),
+            None => false,
+        }
+    }
+}
+
+fn known_name<'a>(connection: &Connection, names: Option<&'a Names>) -> Option<&'a str> {
+    if connection.direction == Direction::Ingress {
+        return None;
+    }
+    names?.of(connection.remote.ip()?)
+}
+
+fn append_url_with(out: &mut Vec<u8>, connection: &Connection, head: &Head, names: Option<&Names>) {
+    let target = Target::of(head);
+    let ingress = connection.direction == Direction::Ingress;
+    let rest = match target {
+        Target::Authority(_) => return out.extend_from_slice(head.target()),
+        Target::Absolute { .. } if ingress => return out.extend_from_slice(head.target()),
+        Target::Absolute { rest, .. } | Target::Origin(rest) => rest,
+        // RFC 9112 section 3.3: the URL of `*` is the authority alone.
+        Target::Asterisk => b"",
+    };
+    append_origin(out, connection, authority(head).and_then(HostPort::parse), names);
+    if !rest.is_empty() && !rest.starts_with(b"/") {
+        out.push(b'/');
+    }
+    out.extend_from_slice(rest);
+}
+
+/// Appends scheme and authority.
+fn append_origin(out: &mut Vec<u8>, connection: &Connection, asked: Option<HostPort>, names: Option<&Names>) {
+    let peer = match connection.destination() {
+        Address::Ip(peer) => *peer,
+        Address::Unix(path) => return append_unix_origin(out, path, asked),
+    };
+    out.extend_from_slice(b"http://");
+    if let Some(name) = known_name(connection, names) {
+        out.extend_from_slice(name.as_bytes());
+        return append_port(out, peer.port());
+    }
+    let ingress = connection.direction == Direction::Ingress;
+    if let Some(asked) = asked.filter(|asked| ingress || asked.agrees_with(peer, names)) {
+        out.extend_from_slice(asked.host.as_bytes());
+        return append_port(out, asked.port);
+    }
+    append_ip(out, peer.ip());
+    append_port(out, peer.port());
+}
+
+fn append_unix_origin(out: &mut Vec<u8>, path: &str, asked: Option<HostPort>) {
+    if let Some(asked) = asked {
+        out.extend_from_slice(b"http://");
+        out.extend_from_slice(asked.host.as_bytes());
+        return append_port(out, asked.port);
+    }
+    out.extend_from_slice(b"http+unix://");
+    for &byte in path.as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(byte);
+        } else {
+            write!(out, "%{byte:02X}").expect("writing to memory never fails");
+        }
+    }
+}
+
+fn append_port(out: &mut Vec<u8>, port: u16) {
+    if port != DEFAULT_PORT {
+        write!(out, ":{port}").expect("writing to memory never fails");
+    }
+}
+
+fn append_ip(out: &mut Vec<u8>, ip: IpAddr) {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => write!(out, "{ip}"),
+        IpAddr::V6(ip) => write!(out, "[{ip}]"),
+    }
+    .expect("writing to memory never fails");
+}
+
+/// The forms of a request target, RFC 9112 section 3.2.
+enum Target<'a> {
+    /// Path and query. What is of no form at all is taken for this one.
+    Origin(&'a [u8]),
+    /// `rest` is path and query, possibly empty.
+    Absolute {
+        scheme: &'a [u8],
+        authority: &'a [u8],
+        rest: &'a [u8],
+    },
+    /// CONNECT's host and port.
+    Authority(&'a [u8]),
+    Asterisk,
+}
+
+impl<'a> Target<'a> {
+    fn of(head: &'a Head) -> Target<'a> {
+        let target = head.target();
+        if head.method() == b"CONNECT" {
+            return Target::Authority(target);
+        }
+        if target == b"*" {
+            return Target::Asterisk;
+        }
+        if target.starts_with(b"/") {
+            return Target::Origin(target);
+        }
+        let is_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+        let scheme_end = target.iter().position(|byte| !is_scheme(byte)).unwrap_or(target.len());
+        let (scheme, rest) = target.split_at(scheme_end);
+        let Some(rest) = rest.strip_prefix(b"://").filter(|_| !scheme.is_empty()) else {
+            return Target::Origin(target);
+        };
+        let authority_end = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
+        let (authority, rest) = rest.split_at(authority_end);
+        Target::Absolute { scheme, authority, rest }
+    }
+}
+
+fn split_query(rest: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match rest.iter().position(|&byte| byte == b'?') {
+        Some(mark) => (&rest[..mark], Some(&rest[mark + 1..])),
+        None => (rest, None),
+    }
+}
+
+/// A well-formed `host[:port]`; anything else a `Host` header may hold is not one and is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct HostPort<'a> {
+    /// A name, an IPv4 address, or an IPv6 address in brackets.
+    host: &'a str,
+    port: u16,
+}
+
+impl<'a> HostPort<'a> {
+    fn parse(authority: &'a [u8]) -> Option<HostPort<'a>> {
+        let authority = std::str::from_utf8(authority).ok()?;
+        let authority = authority.rsplit_once('@').map_or(authority, |(_user, rest)| rest);
+        let host_end = match authority.find(']') {
+            Some(bracket) => bracket + 1,
+            None => authority.find(':').unwrap_or(authority.len()),
+        };
+        let (host, port) = authority.split_at(host_end);
+        if !Self::is_name(host) && bracketed(host).is_none() {
+            return None;
+        }
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => DEFAULT_PORT,
+            Some("") => DEFAULT_PORT,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,
+            _ => return None,
+        };
+        Some(HostPort { host, port })
+    }
+
+    /// RFC 3986 section 3.2.2, `reg-name`; names with `_` are in use too, and part of it.
+    fn is_name(host: &str) -> bool {
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte))
+    }
+
+    fn ip(&self) -> Option<IpAddr> {
+        bracketed(self.host).or_else(|| self.host.parse().ok())
+    }
+
+    /// Whether this can be the peer's name: the same port, and nothing known that says otherwise.
+    fn agrees_with(&self, peer: SocketAddr, names: Option<&Names>) -> bool {
+        if self.port != peer.port() {
+            return false;
+        }
+        if let Some(ip) = self.ip() {
+            return ip.to_canonical() == peer.ip().to_canonical();
+        }
+        if is_localhost(self.host) {
+            return peer.ip().to_canonical().is_loopback();
+        }
+        !names.is_some_and(|names| names.elsewhere(self.host, peer.ip()))
+    }
+}
+
+fn bracketed(host: &str) -> Option<IpAddr> {
+    host.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6)
+}
+
+/// RFC 6761 section 6.3, and the names Linux distributions put into their hosts files.
+fn is_localhost(name: &str) -> bool {
+    const NAMES: [&str; 4] = ["localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"];
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let parent = name.rsplit('.').next().unwrap_or_default();
+    parent.eq_ignore_ascii_case("localhost") || NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+fn into_text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sink::sample::{connection, head, ip};
+
+    fn ingress(local: &str) -> Connection {
+        connection(Direction::Ingress, ip(local), ip("172.18.0.1:40312"))
+    }
+
+    fn egress(peer: &str) -> Connection {
+        connection(Direction::EgressInternal, ip("172.18.0.2:55044"), ip(peer))
+    }
+
+    fn get(target: &str, host: &str) -> Head {
+        head(format!("GET {target} HTTP/1.1\nHost: {host}\n").as_bytes())
+    }
+
+    #[test]
+    fn ingress_is_what_the_client_asked_for() {
+        let asked = |target, host| url(&ingress("172.18.0.2:80"), &get(target, host));
+        assert_eq!(asked("/api/create?x=1", "localhost:8085"), "http://localhost:8085/api/create?x=1");
+        assert_eq!(asked("/", "a.test:80"), "http://a.test/");
+        assert_eq!(asked("/", "a.test:"), "http://a.test/");
+        assert_eq!(asked("/", "[2001:db8::1]:8080"), "http://[2001:db8::1]:8080/");
+        assert_eq!(asked("https://b.test/x?y", "a.test"), "https://b.test/x?y");
+        assert_eq!(asked("*", "a.test"), "http://a.test");
+        assert_eq!(asked("nonsense", "a.test"), "http://a.test/nonsense");
+    }
+
+    #[test]
+    fn without_a_usable_host_ingress_is_the_address_asked() {
+        let health = head(b"GET /health HTTP/1.0\n");
+        assert_eq!(url(&ingress("172.18.0.2:80"), &health), "http://172.18.0.2/health");
+        assert_eq!(url(&ingress("172.18.0.2:8404"), &health), "http://172.18.0.2:8404/health");
+        assert_eq!(url(&ingress("[2001:db8::2]:80"), &health), "http://[2001:db8::2]/health");
+        assert_eq!(url(&ingress("[::ffff:10.0.0.1]:81"), &health), "http://10.0.0.1:81/health");
+        for host in ["", "evil/path", "a b", "a:b", "a:99999", "::1", "[::1", "[a]", "é.test", ":80", "a\x1b.test"] {
+            assert_eq!(url(&ingress("172.18.0.2:80"), &get("/x", host)), "http://172.18.0.2/x", "{host:?}");
+        }
+    }
+
+    #[test]
+    fn egress_is_the_peer_and_not_the_host_that_was_passed_on() {
+        let asked = |peer, host| url(&egress(peer), &get("/x", host));
+        assert_eq!(asked("127.0.0.1:8001", "localhost:8085"), "http://127.0.0.1:8001/x");
+        assert_eq!(asked("127.0.0.1:8001", "localhost:8001"), "http://localhost:8001/x");
+        assert_eq!(asked("10.0.0.1:8001", "localhost:8001"), "http://10.0.0.1:8001/x");
+        assert_eq!(asked("10.0.0.1:80", "localhost"), "http://10.0.0.1/x");
+        assert_eq!(asked("93.184.215.14:80", "example.com"), "http://example.com/x");
+        assert_eq!(asked("93.184.215.14:80", "example.com:80"), "http://example.com/x");
+        assert_eq!(asked("93.184.215.14:8080", "example.com"), "http://93.184.215.14:8080/x");
+        assert_eq!(asked("10.0.0.1:80", "10.0.0.1"), "http://10.0.0.1/x");
+        assert_eq!(asked("10.0.0.1:80", "10.0.0.2"), "http://10.0.0.1/x");
+        assert_eq!(asked("[2001:db8::1]:81", "[2001:db8:0::1]:81"), "http://[2001:db8:0::1]:81/x");
+        assert_eq!(asked("[::ffff:10.0.0.1]:80", "10.0.0.1"), "http://10.0.0.1/x");
+        assert_eq!(url(&egress("10.0.0.1:8001"), &head(b"GET /health HTTP/1.0\n")), "http://10.0.0.1:8001/health");
+    }
+
+    #[test]
+    fn an_absolute_target_to_a_proxy_names_the_proxy() {
+        let request = get("http://example.com/x?y=1", "example.com");
+        assert_eq!(url(&egress("10.0.0.1:3128"), &request), "http://10.0.0.1:3128/x?y=1");
+        assert_eq!(url(&egress("10.0.0.1:80"), &request), "http://example.com/x?y=1");
+        assert_eq!(authority(&request), Some(&b"example.com"[..]));
+    }
+
+    #[test]
+    fn connect_is_an_authority() {
+        let request = head(b"CONNECT db.test:5432 HTTP/1.1\nHost: other.test\n");
+        for connection in [ingress("10.0.0.1:3128"), egress("10.0.0.1:3128")] {
+            assert_eq!(url(&connection, &request), "db.test:5432");
+            assert_eq!(host(&connection, &request), "db.test");
+            assert_eq!(scheme(&connection, &request), None);
+        }
+        assert_eq!(authority(&request), Some(&b"db.test:5432"[..]));
+        assert_eq!(path(&request), b"");
+    }
+
+    #[test]
+    fn unix_sockets_are_named_by_their_path_where_no_host_is() {
+        let unix = connection(
+            Direction::EgressInternal,
+            Address::Unix(String::new()),
+            Address::Unix("/run/api v1.sock".to_owned()),
+        );
+        assert_eq!(url(&unix, &head(b"GET /x HTTP/1.0\n")), "http+unix://%2Frun%2Fapi%20v1.sock/x");
+        assert_eq!(url(&unix, &get("/x", "docker")), "http://docker/x");
+    }
+
+    #[test]
+    fn names_for_addresses_come_first() {
+        let names = Names::from_hosts(
+            "127.0.0.1 localhost\n::1 ip6-localhost ip6-loopback\n# 10.9.9.9 commented\n\
+             172.18.0.5\tbackend-api-1.demo backend-api-1 # the first\n\
+             172.18.0.6 backend-api-2\n172.18.0.7 one\n172.18.0.7 two\nnot-an-address x\n10.0.0.3 a/b\n",
+        );
+        let asked = |peer: &str, host: &str| {
+            let mut out = Vec::new();
+            append_url_with(&mut out, &egress(peer), &get("/x", host), Some(&names));
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(asked("172.18.0.5:8001", "localhost:8085"), "http://backend-api-1.demo:8001/x");
+        assert_eq!(asked("[::ffff:172.18.0.6]:80", "localhost"), "http://backend-api-2/x");
+        assert_eq!(
+            asked("127.0.0.1:8001", "a.test"),
+            "http://127.0.0.1:8001/x",
+            "localhost tells no peer from another"
+        );
+        assert_eq!(asked("172.18.0.7:80", "10.0.0.1"), "http://172.18.0.7/x", "two names are none");
+        assert_eq!(asked("172.18.0.7:80", "TWO"), "http://TWO/x", "but each agrees");
+        assert_eq!(asked("10.0.0.9:80", "backend-api-2"), "http://10.0.0.9/x", "known for another address");
+        assert_eq!(asked("10.0.0.3:80", "10.0.0.3"), "http://10.0.0.3/x", "no name");
+        assert_eq!(known_name(&ingress("172.18.0.5:80"), Some(&names)), None);
+    }
+
+    #[test]
+    fn parts_of_a_target() {
+        let parts = |target| {
+            let head = get(target, "a.test:81");
+            (
+                String::from_utf8_lossy(path(&head)).into_owned(),
+                query(&head).map(|q| String::from_utf8_lossy(q).into_owned()),
+            )
+        };
+        assert_eq!(parts("/a/b?c=d?e"), ("/a/b".to_owned(), Some("c=d?e".to_owned())));
+        assert_eq!(parts("/a?"), ("/a".to_owned(), None));
+        assert_eq!(parts("http://b.test"), ("/".to_owned(), None));
+        assert_eq!(parts("http://b.test?q"), ("/".to_owned(), Some("q".to_owned())));
+        assert_eq!(parts("http://u:p@b.test:8080/x?q"), ("/x".to_owned(), Some("q".to_owned())));
+        assert_eq!(parts("*"), ("*".to_owned(), None));
+        assert_eq!(host(&ingress("10.0.0.1:80"), &get("http://u:p@b.test:8080/x", "a.test")), "b.test");
+        assert_eq!(host(&egress("10.0.0.1:80"), &get("/", "a.test:81")), "a.test");
+        assert_eq!(host(&egress("[2001:db8::1]:80"), &head(b"GET / HTTP/1.0\n")), "[2001:db8::1]");
+        assert_eq!(scheme(&ingress("10.0.0.1:80"), &get("ftp://b.test/", "")), Some(&b"ftp"[..]));
+        assert_eq!(scheme(&egress("10.0.0.1:80"), &get("ftp://b.test/", "")), Some(&b"http"[..]));
+    }
+
+    #[test]
+    fn a_target_that_is_not_utf8_is_shown_with_replacements() {
+        assert_eq!(url(&ingress("10.0.0.1:80"), &head(b"GET /caf\xe9 HTTP/1.0\n")), "http://10.0.0.1/caf\u{fffd}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_target_and_no_host_panics(target in "[^ \n]{1,30}", host_header in "[^\n]{0,20}", hosts in "([0-9.:a-f]{1,9} [a-z ]{0,9}\n){0,4}") {
+            let request = get(&target, &host_header);
+            let names = Names::from_hosts(&hosts);
+            for connection in [ingress("10.0.0.1:80"), egress("10.0.0.1:80")] {
+                let mut out = Vec::new();
+                append_url_with(&mut out, &connection, &request, Some(&names));
+                prop_assert!(!out.is_empty());
+                prop_assert!(!host(&connection, &request).is_empty());
+                let parts = (path(&request), query(&request), scheme(&connection, &request), authority(&request));
+                std::hint::black_box(parts);
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A worker: one thread per CPU, pinned, that carries that CPU's events all the way to the records.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::bpf::{self, Reader};
+use crate::pipeline::Pipeline;
+use crate::recording::Recorder;
+
+/// Between two looks at the buffer: the first while there is traffic, more while there is none. The buffer's watermark
+/// ends the wait early.
+const BUSY: Duration = Duration::from_millis(2);
+const IDLE: Duration = Duration::from_millis(100);
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Reads until `stop` is set, and once more after that.
+pub fn run(
+    index: usize,
+    workers: usize,
+    mut reader: Reader,
+    pipeline: &Pipeline,
+    recorder: Option<Recorder>,
+    stop: &Arc<AtomicBool>,
+) {
+    pin(reader.cpu);
+    let mut pause = IDLE;
+    let mut next_tick = bpf::boot_time() + SECOND;
+    loop {
+        let last = stop.load(Ordering::Acquire);
+        let now = bpf::boot_time();
+        let mut events = 0u64;
+        pipeline.pass(bpf::boot_to_wall(), pipeline.progress.settled(), |pass| {
+            let drained = reader.drain(|bytes| {
+                events += 1;
+                if let Some(recorder) = &recorder {
+                    recorder.event(index, bytes, &pipeline.processes);
+                }
+                pass.event(bytes);
+            });
+            if let Err(error) = drained {
+                log::error!("{error:#}");
+            }
+            // Everything that was in the buffer before `now` has been taken in.
+            pipeline.progress.reached(index, now);
+            let settled = pipeline.progress.settled();
+            if let Some(recorder) = &recorder {
+                recorder.reached(index, now);
+            }
+            pass.settle(index, workers, settled);
+            if now >= next_tick {
+                next_tick = now + SECOND;
+                pipeline.table.tick(index, workers, now, &mut pass.env);
+            }
+        });
+        if last {
+            return;
+        }
+        pause = if events > 0 { BUSY } else { (pause * 2).min(IDLE) };
+        reader.wait(pause);
+    }
+}
+
+/// On its CPU the worker finds the events in that CPU's cache. Failing that, it works from anywhere.
+fn pin(cpu: usize) {
+    if let Err(error) = bpf::pin_to_cpu(cpu) {
+        log::debug!("cannot pin the worker of CPU {cpu}: {error}");
+    }
+}
