@@ -331,46 +331,49 @@ fn moved(stream: &Stream, final_position: Option<u32>) -> u64 {
     next.saturating_sub(first) + u64::try_from(beyond).unwrap_or(0)
 }
 
-/// Feeds what the streams have to the decoders until neither side can go on.
+/// Feeds what the streams have to the decoders until neither side can go on: the side whose bytes were moved first
+/// goes first.
 fn advance(host: &mut ConnHost, http: &mut Http1, streams: &mut [Stream; 2], is_settled: bool) {
-    let connection = &host.known.connection.clone();
-    let flows = match host.known.is_server {
+    let mut sides = match host.known.is_server {
         true => [(Side::Request, Flow::Received), (Side::Response, Flow::Sent)],
         false => [(Side::Request, Flow::Sent), (Side::Response, Flow::Received)],
     };
     loop {
-        let mut progressed = false;
-        for (side, flow) in flows {
-            http.resume(host, connection, side, is_settled);
-            while http.is_ready(side, is_settled) {
-                let Some(item) = streams[flow as usize].take(host.env.settled) else { break };
-                progressed = true;
-                match item {
-                    Item::Bytes { data, time, call_start } => {
-                        let time = host.env.wall(time);
-                        http.bytes(host, connection, side, (&data, time, call_start), is_settled);
-                    }
-                    Item::Unseen { len, time, why } => {
-                        if why == Why::Lost && http.state() == State::Http {
-                            host.env.stats.lost_bytes.add(len);
-                        }
-                        let time = host.env.wall(time);
-                        http.unseen(host, connection, side, Gap { len, why, time });
-                    }
-                    Item::End { time } => {
-                        let time = host.env.wall(time);
-                        http.end(host, connection, side, time);
-                    }
-                }
-                if matches!(http.state(), State::Tunnel | State::NotHttp) {
-                    return;
-                }
-            }
-        }
-        if !progressed {
+        let front = |flow: Flow| streams[flow as usize].front_time().unwrap_or(u64::MAX);
+        sides.sort_by_key(|&(side, flow)| (front(flow), side == Side::Response));
+        let fed = sides.iter().any(|&(side, flow)| feed(host, http, &mut streams[flow as usize], side, is_settled));
+        if !fed || matches!(http.state(), State::Tunnel | State::NotHttp) {
             return;
         }
     }
+}
+
+/// Feeds one item of one side; false where there is none, or the side has to wait for the other.
+fn feed(host: &mut ConnHost, http: &mut Http1, stream: &mut Stream, side: Side, is_settled: bool) -> bool {
+    let connection = &host.known.connection.clone();
+    http.resume(host, connection, side, is_settled);
+    if !http.is_ready(side, is_settled) {
+        return false;
+    }
+    let Some(item) = stream.take(host.env.settled) else { return false };
+    match item {
+        Item::Bytes { data, time, call_start } => {
+            let time = host.env.wall(time);
+            http.bytes(host, connection, side, (&data, time, call_start), is_settled);
+        }
+        Item::Unseen { len, time, why } => {
+            if why == Why::Lost && http.state() == State::Http {
+                host.env.stats.lost_bytes.add(len);
+            }
+            let time = host.env.wall(time);
+            http.unseen(host, connection, side, Gap { len, why, time });
+        }
+        Item::End { time } => {
+            let time = host.env.wall(time);
+            http.end(host, connection, side, time);
+        }
+    }
+    true
 }
 
 /// The outside, as pairing sees it.

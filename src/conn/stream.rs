@@ -154,6 +154,11 @@ impl Stream {
         self.skip_to = position.map(|position| self.extend(position));
     }
 
+    /// When what comes next was moved.
+    pub fn front_time(&self) -> Option<u64> {
+        self.pieces.front().map(|piece| piece.time)
+    }
+
     /// Whether an order to skip is in force.
     pub fn is_skipping(&self) -> bool {
         self.skip_to.is_some_and(|to| self.next.is_some_and(|next| next < to))

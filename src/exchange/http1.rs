@@ -451,7 +451,7 @@ impl Http1 {
                     at += used;
                     match side {
                         Side::Request => self.request_head(host, connection, head, time),
-                        Side::Response => self.response_head(host, head, time),
+                        Side::Response => self.response_head(host, connection, head, time),
                     }
                 }
                 Step::Body { data, used } => {
@@ -478,14 +478,8 @@ impl Http1 {
 
     fn request_head(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, head: Head, time: Nanos) {
         self.state = State::Http;
-        let idle = self.unanswered().is_none();
-        if idle {
+        if self.unanswered().is_none() {
             self.uncertain = false;
-        } else if std::mem::take(&mut self.response.lost) && !self.pipelines {
-            // The client has seen the responses that we have not.
-            self.give_up_responses(host, connection);
-        } else {
-            self.pipelines = true;
         }
         if self.open.len() >= MAX_OPEN {
             if let Some(mut oldest) = self.open.pop_front() {
@@ -507,7 +501,7 @@ impl Http1 {
         self.request.lost = false;
     }
 
-    fn response_head(&mut self, host: &mut dyn Host, head: Head, time: Nanos) {
+    fn response_head(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, head: Head, time: Nanos) {
         self.state = State::Http;
         // An interim response has no end and answers nothing (RFC 9110 section 15.2).
         if (100..200).contains(&head.status()) && head.status() != 101 {
@@ -515,7 +509,8 @@ impl Http1 {
         }
         let latest = self.response.latest;
         self.response.in_message = true;
-        self.response.lost = false;
+        let lost = std::mem::take(&mut self.response.lost);
+        self.note_pipelining(host, connection, time, lost);
         let Some(at) = self.unanswered() else { return };
         // Responses to requests that went by unseen: they began before the next request that was seen.
         let next = &self.open[at];
@@ -606,13 +601,32 @@ impl Http1 {
         }
     }
 
-    /// The responses to all requests so far went by unseen.
-    fn give_up_responses(&mut self, host: &mut dyn Host, connection: &Arc<Connection>) {
+    /// Several requests were sent before a response began at `time`: the client pipelines. Or, where responses may have
+    /// gone by unseen, it has had the others: the response is that of the last one, for all that can be known.
+    fn note_pipelining(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, time: Nanos, lost: bool) {
+        let was_sent = |open: &Open| open.request.as_ref().is_some_and(|request| request.first_byte <= time);
+        let sent = self.open.iter().filter(|open| !open.response_done).take_while(|open| was_sent(open)).count();
+        if sent < 2 {
+            return;
+        }
+        if !lost {
+            self.pipelines = true;
+            return;
+        }
+        let mut unanswered = sent;
         for mut open in std::mem::take(&mut self.open) {
-            if open.response.is_none() {
-                open.miss(Missing::Response);
+            if open.response_done || unanswered == 0 {
+                self.open.push_back(open);
+                continue;
             }
-            self.hand_out(host, connection, open);
+            unanswered -= 1;
+            open.miss(Missing::PairingUncertain);
+            if unanswered == 0 || self.pipelines {
+                self.open.push_back(open);
+            } else {
+                open.miss(Missing::Response);
+                self.hand_out(host, connection, open);
+            }
         }
     }
 

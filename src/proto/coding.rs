@@ -255,7 +255,7 @@ mod tests {
 
     /// Compressible, but not so much that it fits in a few bytes.
     fn text() -> Vec<u8> {
-        (0..4000).flat_map(|n| format!("line {n} of {}\n", n * n % 977).into_bytes()).collect()
+        (0..2000).flat_map(|n| format!("line {n} of {}\n", n * n % 977).into_bytes()).collect()
     }
 
     #[test]
@@ -298,7 +298,7 @@ mod tests {
         for (name, encode) in ENCODERS {
             let body = encode(&text());
             let mut most = 0;
-            for length in (1..body.len()).step_by(97) {
+            for length in (1..body.len()).step_by(397) {
                 let decoded = decode(name.as_bytes(), &body[..length], usize::MAX);
                 assert_eq!(decoded.outcome, Outcome::Short, "{name} {length}");
                 assert!(text().starts_with(&decoded.bytes), "{name} {length}");
@@ -332,6 +332,7 @@ mod tests {
     fn lists_are_undone_from_their_end() {
         let body = zstd(&gzip(b"content"));
         assert_eq!(decode(b"gzip, identity,zstd", &body, 100).bytes, b"content");
+        assert_eq!(decode(b"gzip,zstd,br", &brotli(&body), 100).bytes, b"content");
         assert_eq!(decode(b"gzip, zstd", &body, 100).outcome, Outcome::Whole);
         assert_eq!(decode(b"zstd, gzip", &body, 100).outcome, Outcome::Broken);
     }
@@ -390,6 +391,21 @@ mod tests {
 
         // the header of a large-window brotli stream: 0x11, then 30 bits of window
         assert_eq!(decode(b"br", &[0x11, 0x1e, 0, 0, 0, 0], 100).outcome, Outcome::Broken);
+    }
+
+    /// The seeds of the fuzz target, so that what a fuzzer found stays found without one.
+    #[test]
+    fn fuzz_seeds_are_decoded_within_the_limit() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/seeds/coding");
+        let mut whole = 0;
+        for seed in std::fs::read_dir(folder).expect("the seeds are part of the source") {
+            let body = std::fs::read(seed.unwrap().path()).unwrap();
+            for (name, _) in ENCODERS {
+                assert!(decode(name.as_bytes(), &body, 100).bytes.len() <= 100);
+                whole += usize::from(decode(name.as_bytes(), &body, 1 << 20).outcome == Outcome::Whole);
+            }
+        }
+        assert!(whole >= 4, "{whole} seeds are whole bodies");
     }
 
     proptest! {

@@ -28,6 +28,14 @@ pub(super) struct Search {
 const START_LINE_PREFIX: usize = 128;
 
 impl Search {
+    /// Begins anew where the input is shorter than what was looked at, which is not what the caller has to do: old
+    /// offsets would lie beyond its end.
+    pub(super) fn check(&mut self, input: &[u8]) {
+        if input.len() < self.looked {
+            *self = Search::default();
+        }
+    }
+
     /// Whether any byte of a message was seen, empty lines aside.
     pub(super) fn is_in_message(&self) -> bool {
         self.looked > self.begin
@@ -131,15 +139,13 @@ impl Search {
     }
 }
 
-/// How many bytes of empty lines there are at the start (RFC 9112 section 2.2); none where they are too many or no
-/// empty lines.
+/// How many bytes of empty lines there are at the start (RFC 9112 section 2.2); none where they are too many.
 pub(super) fn skip_blank(input: &[u8]) -> Option<usize> {
     let mut at = 0;
     while at <= MAX_BLANK {
         at += match &input[at..] {
             [b'\n', ..] => 1,
             [b'\r', b'\n', ..] => 2,
-            [b'\r', _, ..] => return None,
             _ => return Some(at),
         };
     }

@@ -135,6 +135,7 @@ impl Decoder {
     /// `asked` only matters when the head of a response completes. After `Invalid` the answer stays the same until
     /// [`resync`](Decoder::resync).
     pub fn step<'a>(&mut self, input: &'a [u8], asked: Asked) -> Step<'a> {
+        self.search.check(input);
         let step = match self.state {
             State::Head => self.head(input, asked),
             State::Length(left) => Ok(self.known_length(input, left)),
@@ -171,7 +172,7 @@ impl Decoder {
     }
 
     /// The stream ended here. What does that mean for the open message?
-    pub fn finish(&mut self) -> Finish {
+    pub fn finish(&self) -> Finish {
         match self.state {
             State::Head if self.search.is_in_message() => Finish::Cut,
             State::Head | State::Tunnel => Finish::Clean,

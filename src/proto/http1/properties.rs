@@ -204,8 +204,6 @@ fn cut<'a>(bytes: &'a [u8], cuts: &[Index]) -> Vec<&'a [u8]> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
-
     #[test]
     fn cutting_a_stream_differently_changes_nothing(
         stream in any_stream(), is_request: bool, asked in asked(), cuts in vec(any::<Index>(), 0..8)
@@ -346,6 +344,25 @@ fn ours_alone(step: &Step<'_>, headers: &[httparse::Header<'_>]) -> bool {
         Step::Invalid(Invalid::Header) => has("transfer-encoding"),
         _ => false,
     }
+}
+
+/// The seeds of the fuzz target, so that what a fuzzer found stays found without one.
+#[test]
+fn fuzz_seeds_are_read_the_same_however_cut() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/seeds/http1");
+    let mut seeds = 0;
+    for seed in std::fs::read_dir(folder).expect("the seeds are part of the source") {
+        let stream = std::fs::read(seed.unwrap().path()).unwrap();
+        for (is_request, asked) in
+            [(true, Asked::Normal), (false, Asked::Normal), (false, Asked::Head), (false, Asked::Connect)]
+        {
+            let whole = told(is_request, asked, [&stream[..]]);
+            assert_eq!(told(is_request, asked, stream.chunks(1)), whole);
+            assert_eq!(told(is_request, asked, stream.chunks(7)), whole);
+        }
+        seeds += 1;
+    }
+    assert!(seeds >= 10, "{seeds} seeds");
 }
 
 /// Shows the decoder a stream that grows by one byte a step, as the slowest of peers would send it.

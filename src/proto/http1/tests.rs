@@ -173,10 +173,12 @@ fn other_protocols_are_refused_with_their_first_bytes() {
         b"G(T / HTTP/1.1\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n\r\n",
         b"GET / HTTP/1.\r\n\r\n",
+        b"GET /\x7f HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.10\r\n\r\n",
         b"\x7fELF",
         b"EHLO example.org\r\n",
         &[b'A'; 65],
+        [&[b'A'; 65], &b" / HTTP/1.1\r\n\r\n"[..]].concat().as_slice(),
     ] {
         assert_eq!(refused(&requests(bytes)), Some(Invalid::StartLine), "{:?}", lossy(bytes));
     }
@@ -186,6 +188,7 @@ fn other_protocols_are_refused_with_their_first_bytes() {
         "HTTP/1.1 2000 OK\r\n\r\n",
         "HTTP/1.1 099 x\r\n\r\n",
         "220 ready",
+        "HTTP/1.1 200 O\rK\r\n\r\n",
     ] {
         assert_eq!(refused(&responses(bytes)), Some(Invalid::StartLine), "{bytes:?}");
     }
@@ -309,9 +312,11 @@ fn a_request_without_framing_has_no_body() {
 
 #[test]
 fn a_response_without_framing_lasts_until_close() {
-    for head in
-        ["HTTP/1.0 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n"]
-    {
+    for head in [
+        "HTTP/1.0 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nContent-Length: 3\r\n\r\n",
+    ] {
         let mut reader = Reader::new(Decoder::response(), Asked::Normal);
         reader.read(format!("{head}abc").as_bytes());
         assert_eq!(reader.decoder.certain_body(), u64::MAX);
@@ -441,6 +446,7 @@ fn chunk_sizes_and_extensions() {
     for bad in ["", ";a", "g", "1x", "-1", " 1", "1 2", "0x1", "1\r", "1;a\rb", "10000000000000000"] {
         assert_eq!(chunks(&format!("{bad}\r\n1")), [Event::Invalid(Invalid::ChunkSize)], "{bad:?}");
     }
+    assert_eq!(chunks("no size"), [Event::Invalid(Invalid::ChunkSize)], "before its line is complete");
 }
 
 #[test]
@@ -604,8 +610,17 @@ fn resync_starts_anew() {
 }
 
 #[test]
+fn bytes_taken_back_do_no_harm() {
+    let mut decoder = Decoder::request();
+    assert_eq!(decoder.step(b"GET / HTTP/1.1\r\nA: b\r\n", Asked::Normal), Step::More);
+    assert_eq!(decoder.step(b"GET", Asked::Normal), Step::More);
+    assert!(matches!(decoder.step(b"GET / HTTP/1.0\r\n\r\n", Asked::Normal), Step::Head { used: 18, .. }));
+}
+
+#[test]
 fn what_the_first_bytes_look_like() {
     use Looks::{Maybe, No, Yes};
+    let long_method = format!("{} /", "A".repeat(MAX_METHOD + 1));
     for (bytes, request, response) in [
         ("", Maybe, Maybe),
         ("\r", Maybe, Maybe),
@@ -623,6 +638,9 @@ fn what_the_first_bytes_look_like() {
         ("HTTP/1.1 200 OK\r\n", No, Yes),
         ("HTTP/1.1 200\r\nA", No, Yes),
         ("HTTP/1.1 2x", No, No),
+        ("HTTP/1.1 0", No, No),
+        (" /", No, No),
+        (long_method.as_str(), No, No),
         ("HTTP/2", No, No),
         ("PRI * HTTP/2.0\r\n", No, No),
         ("PRI * HTTP/2", No, No),
