@@ -51,6 +51,22 @@ static __always_inline void on_end(void *ctx, const struct connection *c, __u8 d
 	output(ctx, &event, sizeof(event), COUNT_LOST_END);
 }
 
+/* Where both directions stand; once. */
+static __always_inline void set_final(struct connection *c, const struct sock *sk)
+{
+	if (c->flags & CONNECTION_CLOSED)
+		return;
+	if (c->flags & CONNECTION_COUNTED) {
+		c->final[SENT] = c->counted[SENT];
+		c->final[RECEIVED] = c->counted[RECEIVED];
+	} else {
+		if (!(c->flags & CONNECTION_SHUT))
+			c->final[SENT] = position_of(sk, SENT);
+		c->final[RECEIVED] = position_of(sk, RECEIVED);
+	}
+	c->flags |= CONNECTION_CLOSED;
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(state_changed, const struct sock *sk, int from, int to)
 {
@@ -78,17 +94,19 @@ int BPF_PROG(state_changed, const struct sock *sk, int from, int to)
 	case TCP_FIN_WAIT1:
 	case TCP_LAST_ACK:
 		/* Before tcp_send_fin(): write_seq does not count the FIN yet. */
-		c->final_sent = BPF_CORE_READ(tp, write_seq);
+		c->final[SENT] = BPF_CORE_READ(tp, write_seq);
 		c->flags |= CONNECTION_SHUT;
-		on_end(ctx, c, SENT, c->final_sent);
+		on_end(ctx, c, SENT, c->final[SENT]);
 		break;
 	case TCP_CLOSE_WAIT:
 		/* After tcp_rcv_nxt_update(): rcv_nxt counts the FIN. The process may still have to read up to it. */
 		on_end(ctx, c, RECEIVED, BPF_CORE_READ(tp, rcv_nxt) - 1);
 		break;
 	case TCP_CLOSE:
-		/* The process may take the error off the socket before the socket is gone. */
+		/* The process may take the error off the socket before the socket is gone, and tcp_disconnect() is about
+		 * to move both positions. */
 		c->error = BPF_CORE_READ(sk, sk_err);
+		set_final(c, sk);
 		break;
 	}
 	return 0;
@@ -107,14 +125,8 @@ int BPF_PROG(socket_destroyed, const struct sock *sk)
 	/* One that moved nothing is told of only where it failed, or was ours to begin. */
 	if (!is_left_out(c) && (c->pid || c->flags & CONNECTION_ANNOUNCED)) {
 		fill_head(&event.head, EVENT_CLOSE, c->pid);
+		set_final(c, sk);
 		event.connection = *c;
-		if (c->flags & CONNECTION_COUNTED) {
-			event.final[SENT] = c->counted[SENT];
-			event.final[RECEIVED] = c->counted[RECEIVED];
-		} else {
-			event.final[SENT] = c->flags & CONNECTION_SHUT ? c->final_sent : position_of(sk, SENT);
-			event.final[RECEIVED] = position_of(sk, RECEIVED);
-		}
 		output(ctx, &event, sizeof(event), COUNT_LOST_CLOSE);
 	}
 	bpf_map_delete_elem(&connections, &key);

@@ -184,12 +184,18 @@ static __always_inline void emit_call(struct call *call)
 		return;
 	}
 
+	/* Nearly every call: one buffer, one event. */
+	if (walk_step(0, w))
+		goto rest;
+	if (w->left == 0)
+		return;
 	if (!call->bounded)
 		bpf_loop(WALK_STEPS, walk_step, w, 0);
 	else
 		for (i = 0; i < WALK_STEPS_BOUNDED; i++)
 			if (walk_step(i, w))
 				break;
+rest:
 	if (w->fill)
 		flush(w, w->fill, 0);
 	if (w->left)

@@ -38,8 +38,9 @@ enum connection_flag {
 	CONNECTION_LOOPBACK = 2,
 	CONNECTION_COUNTED = 4,	/* no sequence numbers of the kernel's: positions are counted by us */
 	CONNECTION_ANNOUNCED = 8,	/* user space was told */
-	CONNECTION_SHUT = 32,	/* our FIN was sent: final_sent is set */
 	CONNECTION_FOUND = 16,	/* VERDICT_LOOK found a message: captured from then on */
+	CONNECTION_SHUT = 32,	/* our FIN was sent: final[SENT] is set */
+	CONNECTION_CLOSED = 64,	/* both of `final` are set */
 };
 
 /* what user space says of a connection, in struct order */
@@ -116,8 +117,7 @@ struct connection {
 	__s32 error;		/* errno that ended it, or 0 */
 	__u32 base[2];		/* position of the first byte sent and received; not set where older */
 	__u32 counted[2];	/* CONNECTION_COUNTED: bytes so far */
-	__u32 final_sent;
-	__u32 pad;
+	__u32 final[2];		/* where the directions stood when they ended */
 	__u8 local[16];
 	__u8 remote[16];	/* IPv4 as the first four bytes */
 	__u16 local_port;
@@ -146,11 +146,10 @@ struct end_event {
 	__u8 pad[3];
 };
 
-/* The socket is gone; `connection` as it was last. `final`: where both directions stood. */
+/* The socket is gone; `connection` as it was last, `final` set. */
 struct close_event {
 	struct event_head head;
 	struct connection connection;
-	__u32 final[2];
 };
 
 struct exec_event {

@@ -164,7 +164,7 @@ impl<'a> Event<'a> {
                 Some(Event::Close {
                     time: head.time,
                     info: Box::new(SocketInfo::from_kernel(&event.connection)),
-                    final_positions: event.r#final,
+                    final_positions: event.connection.r#final,
                 })
             }
             types::event_kind::EVENT_EXEC => {
