@@ -38,22 +38,21 @@ static __always_inline long syscall_number(const struct pt_regs *regs)
  * A 32-bit program on a 64-bit kernel: other system call numbers, other struct layouts. Its bytes are counted, not
  * copied.
  */
-static __always_inline bool is_compat_task(struct task_struct *task)
-{
 #if defined(__TARGET_ARCH_x86)
-	return BPF_CORE_READ(task, thread_info.status) & 2; /* TS_COMPAT */
+#define compat_flags(task) ((task)->thread_info.status)
+#define COMPAT_FLAG 2ul /* TS_COMPAT */
 #else
-	return BPF_CORE_READ(task, thread_info.flags) & (1ul << 22); /* TIF_32BIT */
+#define compat_flags(task) ((task)->thread_info.flags)
+#define COMPAT_FLAG (1ul << 22) /* TIF_32BIT */
 #endif
-}
 
 #define PF_KTHREAD 0x00200000
 #define PF_IO_WORKER 0x00000010
 
-/* Kernel threads and io_uring's workers have no system call of their own whose arguments could be read. */
-static __always_inline bool has_no_syscall(struct task_struct *task)
-{
-	return BPF_CORE_READ(task, flags) & (PF_KTHREAD | PF_IO_WORKER);
-}
+/*
+ * Whether the task is in a system call whose arguments can be read. Kernel threads and io_uring's workers have none of
+ * their own. For a task that the verifier knows (bpf_get_current_task_btf); its fields are then read directly.
+ */
+#define has_syscall(task) (!((task)->flags & (PF_KTHREAD | PF_IO_WORKER)) && !(compat_flags(task) & COMPAT_FLAG))
 
 #endif

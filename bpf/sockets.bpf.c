@@ -23,7 +23,7 @@ static __always_inline void on_length(void *ctx, struct sock *sk, __s32 moved, i
 	call.moved = moved;
 	call.position = position_before(call.connection, sk, direction, moved);
 	task = bpf_get_current_task_btf();
-	if (!has_no_syscall(task) && !is_compat_task(task) && !(direction == RECEIVED && flags & MSG_TRUNC))
+	if (has_syscall(task) && !(direction == RECEIVED && flags & MSG_TRUNC))
 		source_of_call(&call.from, (struct pt_regs *)bpf_task_pt_regs(task), moved);
 	emit_call(&call);
 }
@@ -49,7 +49,7 @@ int BPF_PROG(socket_spliced, struct sock *sk)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct call call = {};
 
-	if (has_no_syscall(task) || is_compat_task(task))
+	if (!has_syscall(task))
 		return 0;
 	if (syscall_number((struct pt_regs *)bpf_task_pt_regs(task)) != NR_splice)
 		return 0;

@@ -33,6 +33,16 @@ static __always_inline void on_moved(void *ctx, struct pt_regs *regs, __u32 fd, 
 	emit_call(&call);
 }
 
+/* bpf_get_current_task_btf() came with 5.11. */
+static __always_inline bool is_compat_task(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	unsigned long flags = 0;
+
+	bpf_core_read(&flags, sizeof(compat_flags(task)), &compat_flags(task));
+	return flags & COMPAT_FLAG;
+}
+
 static __always_inline void on_exit(void *ctx, struct pt_regs *regs, __s64 result, bool bounded)
 {
 	bool in_reach = true;
@@ -77,7 +87,7 @@ static __always_inline void on_exit(void *ctx, struct pt_regs *regs, __s64 resul
 	}
 	if (direction == RECEIVED && flags & MSG_NO_CONSUMPTION)
 		return;
-	if (is_compat_task((struct task_struct *)bpf_get_current_task()) || flags & MSG_TRUNC)
+	if (flags & MSG_TRUNC || is_compat_task())
 		in_reach = false;
 	on_moved(ctx, regs, PT_REGS_PARM1_SYSCALL(regs), result, direction, in_reach, bounded);
 }

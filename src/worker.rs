@@ -10,8 +10,11 @@ use crate::recording::Recorder;
 
 /// Between two looks at the buffer: the first while there is traffic, more while there is none. The buffer's watermark
 /// ends the wait early.
-const BUSY: Duration = Duration::from_millis(2);
+const BUSY: Duration = Duration::from_millis(8);
 const IDLE: Duration = Duration::from_millis(100);
+
+/// How often what waits for time to settle it is looked at, in ns.
+const SETTLE_EVERY: u64 = 5_000_000;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -26,6 +29,7 @@ pub fn run(
 ) {
     pin(reader.cpu);
     let mut pause = IDLE;
+    let mut next_settle = 0;
     let mut next_tick = bpf::boot_time() + SECOND;
     loop {
         let last = stop.load(Ordering::Acquire);
@@ -44,11 +48,13 @@ pub fn run(
             }
             // Everything that was in the buffer before `now` has been taken in.
             pipeline.progress.reached(index, now);
-            let settled = pipeline.progress.settled();
             if let Some(recorder) = &recorder {
                 recorder.reached(index, now);
             }
-            pass.settle(index, workers, settled);
+            if now >= next_settle {
+                next_settle = now + SETTLE_EVERY;
+                pass.settle(index, workers, pipeline.progress.settled());
+            }
             if now >= next_tick {
                 next_tick = now + SECOND;
                 pipeline.table.tick(index, workers, now, &mut pass.env);

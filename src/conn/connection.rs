@@ -178,10 +178,13 @@ impl Conn {
 
     /// Goes as far as what has come, and what time has settled, allow.
     pub(super) fn advance(&mut self, env: &mut Env) {
+        let is_idle = self.streams.iter().all(|stream| !stream.is_waiting());
         if let (Some(known), Some(http), false) = (&self.known, &mut self.http, self.ignored) {
             let is_settled = self.latest <= env.settled;
             let mut host = ConnHost { env, known, transactions: &mut self.transactions };
-            advance(&mut host, http, &mut self.streams, is_settled);
+            if !is_idle || http.held() > 0 {
+                advance(&mut host, http, &mut self.streams, is_settled);
+            }
             match http.state() {
                 State::NotHttp => self.ignore(env),
                 State::Tunnel => self.tunnel(env),
