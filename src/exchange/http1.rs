@@ -236,6 +236,10 @@ impl Http1 {
         if !self.lane(side).synced && !self.find_message(side, data, call_start) {
             return;
         }
+        if side == Side::Response && call_start && self.was_answer_to_head(data) {
+            self.message_done(host, connection, side, None);
+            self.response.decoder.resync();
+        }
         let lane = self.lane_mut(side);
         lane.latest = time;
         if lane.buffer.is_empty() {
@@ -392,6 +396,17 @@ impl Http1 {
             self.state = State::Doubtful;
         }
         false
+    }
+
+    /// A response whose request was not seen may answer HEAD: then its length is not that of a body, and where the body
+    /// would begin the next response does.
+    fn was_answer_to_head(&self, data: &[u8]) -> bool {
+        let Some(open) = self.unanswered().and_then(|at| self.open.get(at)) else { return false };
+        let is_without_body = open.response.as_ref().is_some_and(|response| response.body.wire_bytes == 0);
+        self.response.in_message
+            && open.request.is_none()
+            && is_without_body
+            && looks_like_response(data) == Looks::Yes
     }
 
     fn run_buffer(

@@ -1,0 +1,4 @@
+//! The decoders under test.
+
+#[path = "../../../src/proto/mod.rs"]
+pub mod proto;
