@@ -58,7 +58,8 @@ pub fn run() -> ExitCode {
 
 /// An error that names what is missing, before anything is tried.
 pub fn refuse_hopeless() -> Result<()> {
-    for (name, verdict) in [("root", root()), ("kernel", kernel()), ("type information", btf()), ("lockdown", lockdown())]
+    for (name, verdict) in
+        [("root", root()), ("kernel", kernel()), ("type information", btf()), ("lockdown", lockdown())]
     {
         if let Bad(text) = verdict {
             bail!("cannot capture: {name}: {text}");
@@ -76,7 +77,8 @@ fn root() -> Verdict {
 
 fn capabilities() -> Verdict {
     let set = status_field("CapEff:").and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
-    let missing: Vec<&str> = CAPABILITIES.iter().filter(|(bit, _)| set >> bit & 1 == 0).map(|(_, name)| *name).collect();
+    let missing: Vec<&str> =
+        CAPABILITIES.iter().filter(|(bit, _)| set >> bit & 1 == 0).map(|(_, name)| *name).collect();
     if missing.is_empty() {
         return Good("BPF, PERFMON, SYS_ADMIN and SYS_PTRACE are there".into());
     }
@@ -116,7 +118,9 @@ fn lockdown() -> Verdict {
 }
 
 fn tracefs() -> Verdict {
-    let is_there = ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"].iter().any(|path| fs::exists(path).unwrap_or(false));
+    let is_there = ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"]
+        .iter()
+        .any(|path| fs::exists(path).unwrap_or(false));
     match is_there {
         true => Good("mounted (not needed)".into()),
         false => Note("not mounted; not needed: tracepoints are found by type information".into()),

@@ -87,11 +87,27 @@ pub enum Event<'a> {
     Data(Data<'a>),
     Open(Box<Opened>),
     /// That direction will carry no byte at or after `position`.
-    End { time: u64, connection: u64, flow: Flow, position: u32 },
+    End {
+        time: u64,
+        connection: u64,
+        flow: Flow,
+        position: u32,
+    },
     /// The socket is gone. `final_positions`: where sending and receiving stood.
-    Close { time: u64, info: Box<SocketInfo>, final_positions: [u32; 2] },
-    Exec { pid: u32, comm: String, filename: String },
-    Exit { time: u64, pid: u32 },
+    Close {
+        time: u64,
+        info: Box<SocketInfo>,
+        final_positions: [u32; 2],
+    },
+    Exec {
+        pid: u32,
+        comm: String,
+        filename: String,
+    },
+    Exit {
+        time: u64,
+        pid: u32,
+    },
 }
 
 // SAFETY: repr(C) structs of integers and arrays of them, without references or invalid bit patterns; the sizes are

@@ -91,7 +91,10 @@ impl Kernel {
         open.maps.scratches.set_max_entries(cpus as u32).context("cannot size the BPF map `scratches`")?;
         choose_programs(&mut open, path);
         let skel = open.load().with_context(|| {
-            format!("the kernel refused the BPF programs of the {} path; `sidetap check` says what is missing", path.name())
+            format!(
+                "the kernel refused the BPF programs of the {} path; `sidetap check` says what is missing",
+                path.name()
+            )
         })?;
 
         let kernel = Kernel {
@@ -115,7 +118,8 @@ impl Kernel {
     pub fn attach(&mut self) -> Result<()> {
         let progs = &self.skel.progs;
         let mut attach = |program: &libbpf_rs::ProgramMut| -> Result<()> {
-            let link = program.attach().with_context(|| format!("cannot attach the BPF program {:?}", program.name()))?;
+            let link =
+                program.attach().with_context(|| format!("cannot attach the BPF program {:?}", program.name()))?;
             self.links.push(link);
             Ok(())
         };
@@ -142,8 +146,10 @@ impl Kernel {
     pub fn readers(&self, bytes: usize) -> Result<Vec<Reader>> {
         let cpus = libbpf_rs::num_possible_cpus()?;
         let events = self.skel.maps.events.as_fd().as_raw_fd();
-        let readers: Vec<Reader> =
-            (0..cpus).filter(|&cpu| is_online(cpu)).map(|cpu| Reader::open(events, cpu, bytes)).collect::<Result<_>>()?;
+        let readers: Vec<Reader> = (0..cpus)
+            .filter(|&cpu| is_online(cpu))
+            .map(|cpu| Reader::open(events, cpu, bytes))
+            .collect::<Result<_>>()?;
         if readers.is_empty() {
             bail!("no CPU is online");
         }
@@ -229,9 +235,7 @@ fn choose_programs(open: &mut OpenSidetapSkel, path: CapturePath) {
 /// bpf_loop() came with Linux 5.17.
 fn has_bpf_loop() -> bool {
     // SAFETY: a probe without pointers to own; it loads a tiny program and closes it again.
-    unsafe {
-        sys::libbpf_probe_bpf_helper(sys::BPF_PROG_TYPE_TRACEPOINT, sys::BPF_FUNC_loop, std::ptr::null()) == 1
-    }
+    unsafe { sys::libbpf_probe_bpf_helper(sys::BPF_PROG_TYPE_TRACEPOINT, sys::BPF_FUNC_loop, std::ptr::null()) == 1 }
 }
 
 fn has_kernel_type(name: &str) -> Result<bool> {

@@ -59,8 +59,9 @@ unsafe impl Sync for Orders {}
 impl Orders {
     pub(super) fn map(fd: RawFd) -> Result<Orders> {
         // SAFETY: a new mapping of a file descriptor; the length is the map's.
-        let address =
-            unsafe { libc::mmap(std::ptr::null_mut(), SIZE, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd, 0) };
+        let address = unsafe {
+            libc::mmap(std::ptr::null_mut(), SIZE, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd, 0)
+        };
         if address == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error()).context("cannot map the table of orders");
         }

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::stream::{Item, Stream, Why};
 use super::Control;
+use super::stream::{Item, Stream, Why};
 use crate::bpf::{Data, Flow, Order, Role, SocketInfo, Verdict};
 use crate::config::{Settings, Stack, TapDirection};
 use crate::exchange::http1::{Gap, Host, Http1, Side, State};

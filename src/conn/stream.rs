@@ -24,10 +24,20 @@ pub enum Why {
 /// What comes next in a direction.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item {
-    Bytes { data: Vec<u8>, time: u64, call_start: bool },
-    Unseen { len: u64, time: u64, why: Why },
+    Bytes {
+        data: Vec<u8>,
+        time: u64,
+        call_start: bool,
+    },
+    Unseen {
+        len: u64,
+        time: u64,
+        why: Why,
+    },
     /// No byte follows.
-    End { time: u64 },
+    End {
+        time: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -91,13 +101,14 @@ impl Stream {
 
     /// Whether these bytes can be handed on at once; if so, they count as handed on.
     pub fn pass(&mut self, data: &Data) -> bool {
-        if self.pieces.is_empty() && data.payload.len() == data.moved as usize && data.moved > 0 {
-            if let Some(next) = self.next.as_mut().filter(|next| **next as u32 == data.position) {
+        let is_whole = data.payload.len() == data.moved as usize && data.moved > 0;
+        match &mut self.next {
+            Some(next) if is_whole && self.pieces.is_empty() && *next as u32 == data.position => {
                 *next += u64::from(data.moved);
-                return true;
+                true
             }
+            _ => false,
         }
-        false
     }
 
     /// Keeps a piece until its turn; without `room` in memory, only that it was there. What was handed out already is

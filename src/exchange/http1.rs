@@ -403,20 +403,10 @@ impl Http1 {
     fn was_answer_to_head(&self, data: &[u8]) -> bool {
         let Some(open) = self.unanswered().and_then(|at| self.open.get(at)) else { return false };
         let is_without_body = open.response.as_ref().is_some_and(|response| response.body.wire_bytes == 0);
-        self.response.in_message
-            && open.request.is_none()
-            && is_without_body
-            && looks_like_response(data) == Looks::Yes
+        self.response.in_message && open.request.is_none() && is_without_body && looks_like_response(data) == Looks::Yes
     }
 
-    fn run_buffer(
-        &mut self,
-        host: &mut dyn Host,
-        connection: &Arc<Connection>,
-        side: Side,
-        old: usize,
-        settled: bool,
-    ) {
+    fn run_buffer(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, old: usize, settled: bool) {
         let lane = self.lane_mut(side);
         let (since, latest) = (lane.since, lane.latest);
         let mut buffer = std::mem::take(&mut lane.buffer);
@@ -452,7 +442,11 @@ impl Http1 {
                 }
                 if side == Side::Response && self.unanswered().is_none() {
                     // A response that no request was seen for: handed out as such.
-                    self.open.push_back(Open { request_done: true, missing: vec![Missing::Request], ..Open::default() });
+                    self.open.push_back(Open {
+                        request_done: true,
+                        missing: vec![Missing::Request],
+                        ..Open::default()
+                    });
                 }
             }
             let asked = match side {
@@ -496,12 +490,12 @@ impl Http1 {
         if self.unanswered().is_none() {
             self.uncertain = false;
         }
-        if self.open.len() >= MAX_OPEN {
-            if let Some(mut oldest) = self.open.pop_front() {
-                oldest.miss(Missing::Response);
-                self.uncertain = true;
-                self.hand_out(host, connection, oldest);
-            }
+        if self.open.len() >= MAX_OPEN
+            && let Some(mut oldest) = self.open.pop_front()
+        {
+            oldest.miss(Missing::Response);
+            self.uncertain = true;
+            self.hand_out(host, connection, oldest);
         }
         let wanted = host.body_wanted(Some(&head), None);
         let may_leave = head.method() == b"CONNECT" || wants_upgrade(&head);
@@ -563,8 +557,8 @@ impl Http1 {
             }
         }
         let status = open.response.as_ref().map_or(0, |response| response.head.status());
-        let leaves = side == Side::Response
-            && (status == 101 || open.asked() == Asked::Connect && (200..300).contains(&status));
+        let leaves =
+            side == Side::Response && (status == 101 || open.asked() == Asked::Connect && (200..300).contains(&status));
         if leaves {
             self.state = State::Tunnel;
             self.request.decoder.leave();
