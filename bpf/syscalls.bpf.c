@@ -43,6 +43,16 @@ static __always_inline bool is_compat_task(void)
 	return flags & COMPAT_FLAG;
 }
 
+/* Bytes moved by a sendmmsg() or recvmmsg() of one message: the kernel has put them into the message. */
+static __always_inline __u32 length_of_message(struct pt_regs *regs)
+{
+	const struct mmsghdr *message = (const struct mmsghdr *)PT_REGS_PARM2_SYSCALL(regs);
+	__u32 length = 0;
+
+	bpf_probe_read_user(&length, sizeof(length), &message->msg_len);
+	return length;
+}
+
 static __always_inline void on_exit(void *ctx, struct pt_regs *regs, __s64 result, bool bounded)
 {
 	bool in_reach = true;
@@ -79,9 +89,14 @@ static __always_inline void on_exit(void *ctx, struct pt_regs *regs, __s64 resul
 		in_reach = false;
 		break;
 	case NR_sendmmsg:
+		direction = SENT;
+		/* The result counts messages. Of several, only where the stream stands after them can be told. */
+		result = PT_REGS_PARM3_SYSCALL(regs) == 1 ? length_of_message(regs) : 0;
+		break;
 	case NR_recvmmsg:
-		/* How many bytes is in the messages: the next position says it. */
-		return;
+		flags = PT_REGS_PARM4_SYSCALL(regs);
+		result = PT_REGS_PARM3_SYSCALL(regs) == 1 ? length_of_message(regs) : 0;
+		break;
 	default:
 		return;
 	}

@@ -127,7 +127,7 @@ impl Stream {
                 return;
             }
         }
-        let at = self.pieces.partition_point(|piece| piece.start <= start && (piece.len > 0 || piece.start < start));
+        let at = self.pieces.partition_point(|piece| piece.start < start || piece.start == start && piece.len == 0);
         let seen = payload.len() as u64;
         let fits = room && self.held + payload.len() <= WINDOW;
         let why = if !fits && seen > 0 { Why::Lost } else { Why::Unobservable };
