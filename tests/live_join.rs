@@ -1,0 +1,143 @@
+//! Joining midway: connections that are older than the agent.
+
+mod support;
+
+use support::backend::Backend;
+use support::captured::Captured;
+use support::client::{Client, Request};
+use support::haproxy::{self, Haproxy};
+use support::payload::{assert_same, bytes};
+use support::scene::proxies;
+use support::sidetap::{CapturePath, Sidetap, tap};
+use support::{free_port, on_each_path};
+
+on_each_path!(
+    connections_from_before_the_start_are_recorded,
+    a_restarted_agent_goes_on,
+    a_request_half_sent_at_the_start_does_not_spoil_the_next,
+    a_response_half_sent_at_the_start_does_not_spoil_the_next,
+);
+
+/// HAProxy with connections open on both sides.
+struct Running {
+    clients: Vec<Client>,
+    haproxy: Haproxy,
+    backend: Backend,
+    front: u16,
+}
+
+impl Running {
+    fn start(connections: usize) -> Running {
+        let (backend, front) = (Backend::start(), free_port());
+        // Each client keeps its own connection to the server, so the servers' side is as old as the clients'.
+        let haproxy = Haproxy::with(&proxies(front, backend.port(), "    http-reuse never\n"));
+        let mut clients: Vec<Client> = (0..connections).map(|_| Client::tcp(front)).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.get("/bytes/100", &format!("before-{number}"));
+            client.ask(&Request::new("POST", "/echo", &format!("before-post-{number}")).body(bytes(10)));
+        }
+        Running { clients, haproxy, backend, front }
+    }
+
+    /// Each connection asks three times.
+    fn ask(&mut self, round: &str) {
+        for (number, client) in self.clients.iter_mut().enumerate() {
+            client.get("/bytes/3000", &format!("{round}-{number}-a"));
+            client.ask(&Request::new("POST", "/mirror", &format!("{round}-{number}-b")).chunked(bytes(2000), 300));
+            client.get("/chunked/5000", &format!("{round}-{number}-c"));
+        }
+    }
+
+    /// All of a round, with the directions and peers that HAProxy logged and the bodies that were sent.
+    fn check(&mut self, round: &str, captured: &Captured) {
+        for (number, client) in self.clients.iter_mut().enumerate() {
+            for (part, size) in [("a", 3000), ("b", 2000), ("c", 5000)] {
+                let id = format!("{round}-{number}-{part}");
+                let logged = self.haproxy.logged_as(&id);
+                let (ingress, egress) = (captured.ingress(&id), captured.egress(&id));
+                assert_eq!(ingress.source(), Some(client.local()), "{id}");
+                assert_eq!(ingress.destination().map(|address| address.port()), Some(self.front), "{id}");
+                assert_eq!((egress.source(), egress.destination()), (logged.own, logged.server), "{id}");
+                assert_eq!(egress.direction(), "egress-internal", "{id}");
+                for transaction in [ingress, egress] {
+                    let what = format!("{id} {}", transaction.direction());
+                    assert_eq!(transaction.incomplete(), Vec::<&str>::new(), "{what}");
+                    assert_same(&what, &transaction.body("response").unwrap_or_default(), &bytes(size));
+                }
+            }
+        }
+        let expected = self.clients.len() * 3 * 2;
+        let of_round = captured.transactions.iter().filter(|t| t.id().starts_with(round)).count();
+        assert_eq!(of_round, expected, "{round}: nothing is recorded twice");
+        assert_eq!(captured.transactions.len(), expected, "{round}: and nothing else");
+    }
+}
+
+fn agent(path: CapturePath, running: &Running) -> Sidetap {
+    Sidetap::start(&tap(haproxy::EXE, "level: full"), path).of(running.haproxy.pid())
+}
+
+fn connections_from_before_the_start_are_recorded(path: CapturePath) {
+    let mut running = Running::start(20);
+    let connections = |backend: &Backend| backend.served().iter().map(|served| served.connection).max();
+    let before = connections(&running.backend);
+    let mut sidetap = agent(path, &running);
+    running.ask("after");
+    assert_eq!(connections(&running.backend), before, "no new connection was needed");
+    sidetap.wait_for(20 * 3 * 2);
+    running.check("after", &sidetap.stop());
+}
+
+fn a_restarted_agent_goes_on(path: CapturePath) {
+    let mut running = Running::start(5);
+    for round in ["first", "second"] {
+        let mut sidetap = agent(path, &running);
+        running.ask(round);
+        sidetap.wait_for(5 * 3 * 2);
+        running.check(round, &sidetap.stop());
+        // Requests that no agent sees, so that the positions move on in between.
+        running.clients[0].get("/bytes/70000", "unseen");
+    }
+}
+
+fn a_request_half_sent_at_the_start_does_not_spoil_the_next(path: CapturePath) {
+    let mut running = Running::start(1);
+    let upload = Request::new("POST", "/echo", "half").body(bytes(200_000)).bytes();
+    let (first, second) = upload.split_at(upload.len() / 2);
+    running.clients[0].send(first);
+    let mut sidetap = agent(path, &running);
+    running.clients[0].send(second);
+    let answer = running.clients[0].response("POST");
+    assert!(answer.body.starts_with(b"200000 "));
+    running.ask("after");
+    for part in ["a", "b", "c"] {
+        sidetap.wait_for_pair(&format!("after-0-{part}"));
+    }
+    let captured = sidetap.stop();
+    assert!(captured.of("half").is_empty(), "its head was never seen");
+    for part in ["a", "b", "c"] {
+        let id = format!("after-0-{part}");
+        let statuses = [captured.ingress(&id), captured.egress(&id)].map(|t| (t.status(), t.incomplete().len()));
+        assert_eq!(statuses, [(200, 0), (200, 0)], "{id}");
+    }
+}
+
+fn a_response_half_sent_at_the_start_does_not_spoil_the_next(path: CapturePath) {
+    let mut running = Running::start(1);
+    // The client does not read, so most of the answer is still on its way when the agent starts.
+    running.clients[0].send(&Request::new("GET", "/bytes/30000000", "half").bytes());
+    running.backend.served_as("half");
+    let mut sidetap = agent(path, &running);
+    assert_same("the long answer", &running.clients[0].response("GET").body, &bytes(30_000_000));
+    running.ask("after");
+    for part in ["a", "b", "c"] {
+        sidetap.wait_for_pair(&format!("after-0-{part}"));
+    }
+    let captured = sidetap.stop();
+    assert!(captured.of("half").is_empty(), "its request was never seen");
+    for part in ["a", "b", "c"] {
+        let id = format!("after-0-{part}");
+        let statuses = [captured.ingress(&id), captured.egress(&id)].map(|t| (t.status(), t.incomplete().len()));
+        assert_eq!(statuses, [(200, 0), (200, 0)], "{id}");
+    }
+}

@@ -1,0 +1,215 @@
+//! The agent under test.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use super::captured::{Captured, Output, Transaction, counters};
+use super::program::Program;
+use super::{LIMIT, Scratch, data, fill, until};
+
+/// How long attaching may take, the verifier's time included.
+const ATTACH: Duration = Duration::from_secs(30);
+/// How long stopping may take.
+const STOP: Duration = Duration::from_secs(20);
+
+/// The two ways the agent can see socket I/O.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CapturePath {
+    Socket,
+    Syscall,
+}
+
+impl CapturePath {
+    pub fn name(self) -> &'static str {
+        match self {
+            CapturePath::Socket => "socket",
+            CapturePath::Syscall => "syscall",
+        }
+    }
+
+    /// Why this kernel does not have it.
+    fn unavailable(self) -> Option<&'static str> {
+        const TRACEPOINT: &[u8] = b"btf_trace_sock_send_length";
+        let btf = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
+        let has_it = self == CapturePath::Syscall || btf.windows(TRACEPOINT.len()).any(|name| name == TRACEPOINT);
+        (!has_it).then_some("this kernel's BTF has no sock_send_length tracepoint (it came with Linux 6.3)")
+    }
+}
+
+/// Runs a test's body on one path, or says why it cannot.
+pub fn run_on(path: CapturePath, body: fn(CapturePath)) {
+    println!("capture path: {}", path.name());
+    assert!(is_root(), "live tests need root and BPF: leave them out with -E 'not binary(/^live_/)'");
+    match path.unavailable() {
+        Some(reason) => println!("skipped: {reason}"),
+        None => body(path),
+    }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+/// The binary under test: `SIDETAP_BIN`, else the one of this build.
+pub fn binary() -> PathBuf {
+    std::env::var_os("SIDETAP_BIN").map_or_else(|| env!("CARGO_BIN_EXE_sidetap").into(), PathBuf::from)
+}
+
+/// A configuration that taps one executable, with these settings of `http_capture` (`level: full, format: json`).
+pub fn tap(exe: &str, capture: &str) -> String {
+    fill(&data("tap.yaml"), &[("exe", exe), ("capture", capture)])
+}
+
+pub struct Sidetap {
+    program: Program,
+    output: Output,
+    pub folder: Scratch,
+}
+
+impl Sidetap {
+    /// Starts it and waits until it says `capturing`.
+    pub fn start(config: &str, path: CapturePath) -> Sidetap {
+        Sidetap::start_with(config, path, &[])
+    }
+
+    pub fn start_with(config: &str, path: CapturePath, arguments: &[&str]) -> Sidetap {
+        Sidetap::start_in(Scratch::new("agent"), config, path, arguments)
+    }
+
+    /// Starts it with a pipe as standard output that nobody reads while the returned end is held.
+    pub fn start_unread(config: &str, path: CapturePath, arguments: &[&str]) -> (Sidetap, File) {
+        const O_NONBLOCK: i32 = 0o4000;
+        let folder = Scratch::new("agent");
+        let pipe = folder.path().join("sidetap.out");
+        let made = Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.is_ok_and(|status| status.success()), "cannot make {}", pipe.display());
+        let end = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(&pipe).expect("the pipe is ours");
+        (Sidetap::start_in(folder, config, path, arguments), end)
+    }
+
+    fn start_in(folder: Scratch, config: &str, path: CapturePath, arguments: &[&str]) -> Sidetap {
+        let file = folder.file("sidetap.yaml", config);
+        let mut command = Command::new(binary());
+        command.arg("--config").arg(&file).args(["--capture-path", path.name()]).args(arguments);
+        command.current_dir(folder.path());
+        let mut program = Program::start("sidetap", &mut command, folder.path());
+        program.wait_ready("line \"capturing\"", ATTACH, |program| program.stderr().contains("capturing"));
+        let output = Output::new(program.out_path());
+        Sidetap { program, output, folder }
+    }
+
+    /// Only what this process did counts: others of the same executable may run on this machine.
+    pub fn of(mut self, process: u32) -> Sidetap {
+        self.output.process = Some(process);
+        self
+    }
+
+    /// Only records that contain this text count.
+    pub fn containing(mut self, text: &'static str) -> Sidetap {
+        self.output.containing = text;
+        self
+    }
+
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// The configuration file it was started with, to be rewritten before a SIGHUP.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("sidetap.yaml")
+    }
+
+    pub fn transactions(&mut self) -> &[Transaction] {
+        self.output.refresh();
+        &self.output.transactions
+    }
+
+    /// Waits for so many transactions.
+    pub fn wait_for(&mut self, count: usize) {
+        self.wait_until(&format!("{count} transactions"), |output| output.transactions.len() >= count);
+    }
+
+    /// Waits for both sides of a request.
+    pub fn wait_for_pair(&mut self, id: &str) {
+        self.wait_until(&format!("both sides of {id:?}"), |output| {
+            output.transactions.iter().filter(|transaction| transaction.id() == id).count() >= 2
+        });
+    }
+
+    pub fn wait_until(&mut self, what: &str, ready: impl Fn(&Output) -> bool) {
+        self.wait_within(LIMIT, what, ready);
+    }
+
+    pub fn wait_within(&mut self, limit: Duration, what: &str, ready: impl Fn(&Output) -> bool) {
+        let Sidetap { output, program, .. } = self;
+        let done = until(limit, || {
+            output.refresh();
+            ready(output).then_some(())
+        });
+        if done.is_none() {
+            let brief = |t: &Transaction| format!("{} {} {} {}", t.direction(), t.method(), t.url(), t.status());
+            let last: Vec<String> = output.transactions.iter().rev().take(20).map(brief).collect();
+            let count = output.transactions.len();
+            panic!("not within {limit:?}: {what}; {count} transactions, the last are {last:#?}{}", program.tail());
+        }
+    }
+
+    /// Waits for something in `format: text`, where transactions are no JSON.
+    pub fn wait_text(&mut self, what: &str, ready: impl Fn(&str) -> bool) {
+        self.program.wait_ready(what, LIMIT, |program| ready(&program.stdout()));
+    }
+
+    /// Waits for a line of its log.
+    pub fn wait_log(&mut self, text: &str) {
+        self.program.wait_ready(&format!("line {text:?}"), LIMIT, |program| program.stderr().contains(text));
+    }
+
+    /// SIGINT, the end, and everything it wrote.
+    pub fn stop(self) -> Captured {
+        self.stop_by("INT")
+    }
+
+    pub fn stop_by(mut self, signal: &str) -> Captured {
+        self.end(signal);
+        self.output.refresh();
+        let stderr = self.program.stderr();
+        Captured {
+            transactions: std::mem::take(&mut self.output.transactions),
+            connections: std::mem::take(&mut self.output.connections),
+            stdout: self.program.stdout(),
+            counters: counters(&stderr),
+            stderr,
+        }
+    }
+
+    /// Like [`Sidetap::stop`] for outputs too large to hold: shows each line, then returns the counters.
+    pub fn stop_each(mut self, mut line: impl FnMut(&str)) -> HashMap<String, u64> {
+        self.end("INT");
+        let file = File::open(self.program.out_path()).expect("the output is there");
+        for text in BufReader::new(file).lines() {
+            line(&text.expect("stdout is UTF-8"));
+        }
+        counters(&self.program.stderr())
+    }
+
+    /// Like [`Sidetap::stop`] where the output is not to be read: the counters alone.
+    pub fn stop_unread(mut self) -> HashMap<String, u64> {
+        self.end("INT");
+        counters(&self.program.stderr())
+    }
+
+    fn end(&mut self, signal: &str) {
+        self.program.signal(signal);
+        let status = self.program.wait_exit(STOP);
+        assert!(status.success(), "after SIG{signal}: {status}{}", self.program.tail());
+        let stderr = self.program.stderr();
+        assert!(!stderr.contains("panicked"), "a thread panicked{}", self.program.tail());
+        // Shown where a test fails: a loss explains much.
+        println!("{}", stderr.lines().last().unwrap_or_default());
+    }
+}
