@@ -37,6 +37,7 @@ static __always_inline void fill_head(struct event_head *head, __u32 kind, __u32
 struct walk {
 	void *ctx;
 	struct scratch *scratch;
+	struct connection *connection;
 	struct source from;
 	__u32 position;		/* of the first byte not yet in an event */
 	__u32 left;		/* bytes of the call not yet in an event */
@@ -59,7 +60,11 @@ static __always_inline void flush(struct walk *w, __u32 moved, __u8 flags)
 	barrier_var(attached);
 	attached &= PAYLOAD_MAX;
 	event->attached = attached;
-	output(w->ctx, event, sizeof(*event) + attached, COUNT_LOST_DATA);
+	if (!output(w->ctx, event, sizeof(*event) + attached, COUNT_LOST_DATA)) {
+		/* Where nothing follows, this is how user space learns of it. */
+		w->connection->lost[event->direction & 1] = w->position + moved;
+		w->connection->flags |= CONNECTION_LOST;
+	}
 	event->flags = 0;
 	w->position += moved;
 	w->left -= moved;
@@ -157,7 +162,12 @@ static __always_inline bool is_wanted(struct call *call, __u32 *unwanted)
 
 static __always_inline void emit_call(struct call *call)
 {
-	struct walk walk = { .ctx = call->ctx, .scratch = scratch(), .from = call->from };
+	struct walk walk = {
+		.ctx = call->ctx,
+		.scratch = scratch(),
+		.connection = call->connection,
+		.from = call->from,
+	};
 	struct walk *w = &walk;
 	struct data_event *event;
 	__u32 i;

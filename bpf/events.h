@@ -41,6 +41,7 @@ enum connection_flag {
 	CONNECTION_FOUND = 16,	/* VERDICT_LOOK found a message: captured from then on */
 	CONNECTION_SHUT = 32,	/* our FIN was sent: final[SENT] is set */
 	CONNECTION_CLOSED = 64,	/* both of `final` are set */
+	CONNECTION_LOST = 128,	/* `lost` is set */
 };
 
 /* what user space says of a connection, in struct order */
@@ -118,6 +119,7 @@ struct connection {
 	__u32 base[2];		/* position of the first byte sent and received; not set where older */
 	__u32 counted[2];	/* CONNECTION_COUNTED: bytes so far */
 	__u32 final[2];		/* where the directions stood when they ended */
+	__u32 lost[2];		/* where the last event that found no room ended; 0: none */
 	__u8 local[16];
 	__u8 remote[16];	/* IPv4 as the first four bytes */
 	__u16 local_port;
@@ -182,7 +184,7 @@ struct settings {
 
 _Static_assert(sizeof(struct event_head) == 16, "layout");
 _Static_assert(sizeof(struct data_event) == 48, "layout");
-_Static_assert(sizeof(struct connection) == 104, "layout");
+_Static_assert(sizeof(struct connection) == 112, "layout");
 _Static_assert(sizeof(struct order) == 24, "layout");
 _Static_assert((PAYLOAD_MAX & (PAYLOAD_MAX + 1)) == 0, "the verifier's mask");
 _Static_assert((ORDERS & (ORDERS - 1)) == 0, "index by mask");

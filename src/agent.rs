@@ -49,12 +49,14 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let workers = readers.len();
     let (closed, stdout_closed) = bounded(1);
     let (outbox, sinks) = Outbox::start(sinks(&settings), memory.clone(), stats.clone(), &closed)?;
-    let recording = run.record.as_deref().map(|path| Recorder::create(path, workers, stats.clone())).transpose()?;
+    let clock = bpf::boot_to_wall();
+    let recording = run.record.as_deref().map(|path| Recorder::create(path, clock, workers, stats.clone()));
+    let recording = recording.transpose()?;
     let (recorder, recording) = recording.unzip();
 
     kernel.attach()?;
     let kernel = Arc::new(kernel);
-    let pipeline = Arc::new(Pipeline::new(settings, kernel.clone(), stats.clone(), memory, outbox, workers));
+    let pipeline = Arc::new(Pipeline::new(settings, kernel.clone(), stats.clone(), memory, outbox, workers, clock));
     judge_running(&pipeline, &kernel);
     kernel.set_tap(tap_now);
 
@@ -78,7 +80,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
             log::error!("a worker ended early: what it had not read is lost");
         }
     }
-    pipeline.pass(bpf::boot_to_wall(), u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
+    pipeline.pass(u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
     let counters = kernel.counters();
     // With the pipeline goes the outbox, and with it the sinks' queues end.
     drop(pipeline);

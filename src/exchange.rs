@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::proto::{Head, Trailers};
+use crate::url::Names;
 
 pub mod http1;
 
@@ -67,6 +68,8 @@ pub struct Process {
     pub user_id: Option<u32>,
     pub user_name: Option<String>,
     pub container: Option<Container>,
+    /// Names that it has for addresses.
+    pub names: Option<Arc<Names>>,
 }
 
 impl Process {
@@ -203,6 +206,12 @@ impl Exchange {
     pub fn kept(&self) -> usize {
         let kept = |message: &Option<Message>| message.as_ref().map_or(0, |message| message.body.kept.len());
         kept(&self.request) + kept(&self.response)
+    }
+
+    /// Bytes of memory that it takes beside its bodies.
+    pub fn weight(&self) -> usize {
+        let heads = [&self.request, &self.response].into_iter().flatten().map(|message| message.head.weight());
+        size_of::<Exchange>() + heads.sum::<usize>()
     }
 
     /// First byte of the request to last byte of the response, in milliseconds; none unless both were seen.

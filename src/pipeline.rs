@@ -1,6 +1,6 @@
 //! From an event's bytes to records on their way to the sinks: the same for a live worker and for a replay.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use crate::bpf::Event;
@@ -24,7 +24,12 @@ pub struct Pipeline {
     pub progress: Progress,
     pub outbox: Outbox,
     ids: AtomicU64,
+    /// What to add to CLOCK_BOOTTIME to get nanoseconds since the epoch.
+    boot_to_wall: AtomicI64,
 }
+
+/// The wall clock must be set by as much before times follow it: reading two clocks differs by less.
+const CLOCK_STEP: i64 = 1_000_000;
 
 impl Pipeline {
     pub fn new(
@@ -34,6 +39,7 @@ impl Pipeline {
         memory: Arc<Memory>,
         outbox: Outbox,
         workers: usize,
+        boot_to_wall: i64,
     ) -> Pipeline {
         Pipeline {
             settings: RwLock::new(Arc::new(settings)),
@@ -45,11 +51,19 @@ impl Pipeline {
             progress: Progress::new(workers),
             outbox,
             ids: AtomicU64::new(0),
+            boot_to_wall: AtomicI64::new(boot_to_wall),
         }
     }
 
-    /// Runs `work` with everything that a pass needs, then sends what came of it. `boot_to_wall`: see [`Env`].
-    pub fn pass(&self, boot_to_wall: i64, settled: u64, work: impl FnOnce(&mut Pass)) {
+    /// The clocks' difference as before, unless the wall clock was set: so that times of one exchange fit together.
+    pub fn follow_clock(&self, boot_to_wall: i64) {
+        if self.boot_to_wall.load(Ordering::Relaxed).abs_diff(boot_to_wall) > CLOCK_STEP.unsigned_abs() {
+            self.boot_to_wall.store(boot_to_wall, Ordering::Relaxed);
+        }
+    }
+
+    /// Runs `work` with everything that a pass needs, then sends what came of it.
+    pub fn pass(&self, settled: u64, work: impl FnOnce(&mut Pass)) {
         let settings = self.settings.read().expect("no thread panics with the settings locked").clone();
         let mut next_id = || self.ids.fetch_add(1, Ordering::Relaxed) + 1;
         let env = Env {
@@ -58,7 +72,7 @@ impl Pipeline {
             control: &*self.control,
             stats: &self.stats,
             memory: &self.memory,
-            boot_to_wall,
+            boot_to_wall: self.boot_to_wall.load(Ordering::Relaxed),
             settled,
             next_id: &mut next_id,
             records: Vec::new(),

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde::{Deserialize, Serialize};
 
-use crate::bpf::{self, Event};
+use crate::bpf::Event;
 use crate::exchange::Process;
 use crate::identity::Processes;
 use crate::stats::Stats;
@@ -50,7 +50,12 @@ pub struct Recorder {
 
 impl Recorder {
     /// Creates the file, for its owner only, and starts the thread that writes it; that ends with the last recorder.
-    pub fn create(path: &Path, workers: usize, stats: Arc<Stats>) -> Result<(Recorder, JoinHandle<Result<()>>)> {
+    pub fn create(
+        path: &Path,
+        boot_to_wall: i64,
+        workers: usize,
+        stats: Arc<Stats>,
+    ) -> Result<(Recorder, JoinHandle<Result<()>>)> {
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -60,7 +65,7 @@ impl Recorder {
             .with_context(|| format!("cannot create the recording {}", path.display()))?;
         let mut file = BufWriter::with_capacity(1 << 20, file);
         file.write_all(MAGIC)?;
-        file.write_all(&bpf::boot_to_wall().to_le_bytes())?;
+        file.write_all(&boot_to_wall.to_le_bytes())?;
         file.write_all(&(workers as u64).to_le_bytes())?;
         let (frames, queue): (_, Receiver<Vec<u8>>) = bounded(QUEUE);
         let name = path.display().to_string();
@@ -155,7 +160,7 @@ impl Recording {
                     let process: ProcessFrame =
                         serde_json::from_slice(&content).with_context(|| format!("{} is damaged", self.name))?;
                     let ProcessFrame { pid, exe, user_id, user_name } = process;
-                    return Ok(Some(Frame::Process(Process { pid, exe, user_id, user_name, container: None })));
+                    return Ok(Some(Frame::Process(Process { pid, exe, user_id, user_name, ..Process::default() })));
                 }
                 REACHED => {
                     let Ok(time) = content.try_into() else { bail!("{} is damaged: a time of odd length", self.name) };

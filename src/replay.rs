@@ -24,11 +24,12 @@ pub fn run(file: &Path, settings: Settings) -> Result<()> {
     let (closed, stdout_closed) = bounded(1);
     let (mut outbox, sinks) = Outbox::start(agent::sinks(&settings), memory.clone(), stats.clone(), &closed)?;
     outbox.be_patient();
-    let pipeline = Pipeline::new(settings, Arc::new(NoControl), stats.clone(), memory, outbox, recording.workers);
+    let (workers, clock) = (recording.workers, recording.boot_to_wall);
+    let pipeline = Pipeline::new(settings, Arc::new(NoControl), stats.clone(), memory, outbox, workers, clock);
 
     let mut end = false;
     while !end && stdout_closed.is_empty() {
-        pipeline.pass(recording.boot_to_wall, pipeline.progress.settled(), |pass| {
+        pipeline.pass(pipeline.progress.settled(), |pass| {
             end = loop {
                 match recording.next_frame() {
                     Ok(Some(Frame::Event(bytes))) => pass.event(&bytes),
@@ -47,7 +48,7 @@ pub fn run(file: &Path, settings: Settings) -> Result<()> {
             pass.settle(0, 1, pipeline.progress.settled());
         });
     }
-    pipeline.pass(recording.boot_to_wall, u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
+    pipeline.pass(u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
     drop(pipeline);
     let late = sinks.join(std::time::Duration::from_secs(60));
     if !late.is_empty() {

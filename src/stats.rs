@@ -114,6 +114,10 @@ impl Memory {
         if held > self.ceiling { held - self.ceiling * 7 / 8 } else { 0 }
     }
 
+    pub fn ceiling(&self) -> usize {
+        self.ceiling
+    }
+
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }

@@ -88,14 +88,13 @@ pub fn peer_name(connection: &Connection) -> Option<&str> {
     known_name(connection, names(connection))
 }
 
-/// Which names are known for the peers of this connection's process. None yet: whoever learns names (the process's
-/// own hosts file, the container runtime, DNS answers seen) hands them out here.
-fn names(_connection: &Connection) -> Option<&Names> {
-    None
+/// Which names are known for the peers of this connection's process: those of its own hosts file.
+fn names(connection: &Connection) -> Option<&Names> {
+    connection.process.names.as_deref()
 }
 
 /// Names for addresses and addresses for names, as a hosts file has them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Names {
     /// address → its canonical name; none where several lines disagree
     by_address: HashMap<IpAddr, Option<String>>,

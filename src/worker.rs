@@ -29,13 +29,13 @@ pub fn run(
 ) {
     pin(reader.cpu);
     let mut pause = IDLE;
-    let mut next_settle = 0;
+    let (mut next_settle, mut lost) = (0, 0);
     let mut next_tick = bpf::boot_time() + SECOND;
     loop {
         let last = stop.load(Ordering::Acquire);
         let now = bpf::boot_time();
         let mut events = 0u64;
-        pipeline.pass(bpf::boot_to_wall(), pipeline.progress.settled(), |pass| {
+        pipeline.pass(pipeline.progress.settled(), |pass| {
             let drained = reader.drain(|bytes| {
                 events += 1;
                 if let Some(recorder) = &recorder {
@@ -57,7 +57,12 @@ pub fn run(
             }
             if now >= next_tick {
                 next_tick = now + SECOND;
+                pipeline.follow_clock(bpf::boot_to_wall());
                 pipeline.table.tick(index, workers, now, &mut pass.env);
+                let lost_now = pipeline.control.lost_events();
+                if std::mem::replace(&mut lost, lost_now) != lost_now {
+                    pipeline.table.find_losses(index, workers, now, &mut pass.env);
+                }
             }
         });
         if last {

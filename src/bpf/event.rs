@@ -73,6 +73,8 @@ pub struct SocketInfo {
     pub remote: Address,
     /// The errno that ended it.
     pub error: Option<i32>,
+    /// Where the last event that found no room in the buffer ended, by [`Flow`].
+    pub lost: [Option<u32>; 2],
 }
 
 /// A connection, at its first call.
@@ -209,6 +211,7 @@ impl SocketInfo {
             local: address(c.family, &c.local, c.local_port),
             remote: address(c.family, &c.remote, c.remote_port),
             error: (c.error != 0).then_some(c.error),
+            lost: c.lost.map(|position| (position != 0).then_some(position)),
         }
     }
 }

@@ -176,17 +176,24 @@ impl Kernel {
         unsafe { (&raw const bss.settings).cast_mut().write_volatile(settings) };
     }
 
+    /// Data events that found no room in a buffer.
+    pub fn lost_data(&self) -> u64 {
+        self.counter(types::counter::COUNT_LOST_DATA)
+    }
+
+    fn counter(&self, counter: types::counter) -> u64 {
+        let values = self.skel.maps.counters.lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY);
+        let values = values.ok().flatten().unwrap_or_default();
+        values.iter().filter_map(|value| Some(u64::from_ne_bytes(value.get(..8)?.try_into().ok()?))).sum()
+    }
+
     /// What was counted since loading.
     pub fn counters(&self) -> Counters {
-        let get = |counter: types::counter| -> u64 {
-            let values = self.skel.maps.counters.lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY);
-            let values = values.ok().flatten().unwrap_or_default();
-            values.iter().filter_map(|value| Some(u64::from_ne_bytes(value.get(..8)?.try_into().ok()?))).sum()
-        };
+        let get = |counter| self.counter(counter);
         Counters {
             calls: get(types::counter::COUNT_CALLS),
             events: get(types::counter::COUNT_EVENTS),
-            lost_data: get(types::counter::COUNT_LOST_DATA),
+            lost_data: self.lost_data(),
             lost_connections: get(types::counter::COUNT_LOST_OPEN)
                 + get(types::counter::COUNT_LOST_END)
                 + get(types::counter::COUNT_LOST_CLOSE),

@@ -20,6 +20,9 @@ const SKIP_LEAST: u64 = 8 << 10;
 /// The most that one order skips: serial arithmetic reaches half of 32 bits.
 const SKIP_MOST: u64 = 1 << 30;
 
+/// Memory of a connection's event on its way out.
+const EVENT_WEIGHT: usize = size_of::<Record>() + size_of::<ConnectionEvent>();
+
 /// What a worker carries along: the outside, and what came out of it.
 pub struct Env<'a> {
     pub settings: &'a Settings,
@@ -35,7 +38,7 @@ pub struct Env<'a> {
     pub next_id: &'a mut dyn FnMut() -> u64,
     /// What is to go to the sinks.
     pub records: Vec<Record>,
-    /// Body bytes in `records`.
+    /// What `records` weigh.
     pub record_bytes: usize,
 }
 
@@ -176,13 +179,24 @@ impl Conn {
         self.closing = Some(Closing { time, final_positions, error: info.error });
     }
 
+    /// Events found no room in a buffer: where the last ones of this connection ended.
+    pub(super) fn lost(&mut self, lost: [Option<u32>; 2], now: u64, env: &mut Env) {
+        for (stream, position) in self.streams.iter_mut().zip(lost) {
+            if let Some(position) = position {
+                stream.stands(position, now);
+            }
+        }
+        self.latest = self.latest.max(now);
+        self.advance(env);
+    }
+
     /// Goes as far as what has come, and what time has settled, allow.
     pub(super) fn advance(&mut self, env: &mut Env) {
         let is_idle = self.streams.iter().all(|stream| !stream.is_waiting());
         if let (Some(known), Some(http), false) = (&self.known, &mut self.http, self.ignored) {
             let is_settled = self.latest <= env.settled;
             let mut host = ConnHost { env, known, transactions: &mut self.transactions };
-            if !is_idle || http.held() > 0 {
+            if !is_idle || http.is_partial() {
                 advance(&mut host, http, &mut self.streams, is_settled);
             }
             match http.state() {
@@ -238,6 +252,8 @@ impl Conn {
     pub(super) fn report(&mut self, observed: Nanos, finalized: bool, error: Option<i32>, env: &mut Env) {
         let Some(known) = self.known.as_ref().filter(|_| !self.silent) else { return };
         self.reported = observed;
+        env.memory.adjust(0, EVENT_WEIGHT);
+        env.record_bytes += EVENT_WEIGHT;
         let moved = |flow: Flow| {
             let closing = self.closing.as_ref().map(|closing| closing.final_positions[flow as usize]);
             moved(&self.streams[flow as usize], closing)
@@ -411,16 +427,21 @@ impl Host for ConnHost<'_, '_> {
         self.env.memory.release(bytes);
     }
 
+    fn is_full(&self) -> bool {
+        self.env.memory.excess() > 0
+    }
+
     fn finished(&mut self, mut exchange: Exchange) {
         exchange.id = (self.env.next_id)();
         *self.transactions += 1;
         self.env.stats.seen.add(1);
-        let (kept, before) = (exchange.kept(), self.env.records.len());
+        let (kept, weight, before) = (exchange.kept(), exchange.weight(), self.env.records.len());
         if let Some(stack) = self.stack(exchange.request.as_ref().map(|request| &request.head)) {
             plugin::finish(stack, exchange, &mut self.env.records);
         }
         if self.env.records.len() > before {
-            self.env.record_bytes += kept;
+            self.env.memory.adjust(0, weight);
+            self.env.record_bytes += kept + weight;
         } else {
             self.env.memory.release(kept);
         }

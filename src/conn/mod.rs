@@ -21,6 +21,8 @@ pub trait Control: Send + Sync {
     fn judge(&self, pid: u32, left_out: bool);
     /// The kernel's entry for a socket, while it has one.
     fn socket(&self, key: u64) -> Option<SocketInfo>;
+    /// How many data events found no room in a buffer so far.
+    fn lost_events(&self) -> u64;
 }
 
 impl Control for crate::bpf::Kernel {
@@ -35,6 +37,10 @@ impl Control for crate::bpf::Kernel {
     fn socket(&self, key: u64) -> Option<SocketInfo> {
         crate::bpf::Kernel::socket(self, key)
     }
+
+    fn lost_events(&self) -> u64 {
+        self.lost_data()
+    }
 }
 
 /// Nobody to talk back to.
@@ -47,5 +53,9 @@ impl Control for NoControl {
 
     fn socket(&self, _key: u64) -> Option<SocketInfo> {
         None
+    }
+
+    fn lost_events(&self) -> u64 {
+        0
     }
 }

@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 
 use crate::bpf::Data;
 
-/// Bytes of pieces held back per direction; what comes beyond is counted as lost.
-const WINDOW: usize = 8 << 20;
+/// Bytes of pieces held back per direction, while the CPU that has those before them is behind; what comes beyond is
+/// counted as lost.
+const WINDOW: usize = 64 << 20;
 
 /// Why bytes were not seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,11 +154,18 @@ impl Stream {
 
     /// The socket is gone and stood there: what is missing up to there is a gap.
     pub fn close(&mut self, position: u32, time: u64) {
-        let stands = self.extend(position);
-        if self.pieces.back().is_none_or(|last| last.start + last.len < stands) {
-            self.pieces.push_back(Piece { start: stands, len: 0, data: None, time, call_start: false, why: Why::Lost });
+        self.stands(position, time);
+        self.end = Some((self.extend(position), time));
+    }
+
+    /// The stream stood there at that time: what is missing up to there was lost.
+    pub fn stands(&mut self, position: u32, time: u64) {
+        let start = self.extend(position);
+        let is_known = self.next.is_none_or(|next| next >= start)
+            || self.pieces.back().is_some_and(|last| last.start + last.len >= start);
+        if !is_known {
+            self.pieces.push_back(Piece { start, len: 0, data: None, time, call_start: false, why: Why::Lost });
         }
-        self.end = Some((stands, time));
     }
 
     /// Bytes before this position were not wanted; none: all are wanted again.

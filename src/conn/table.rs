@@ -11,7 +11,7 @@ use crate::exchange::Nanos;
 const SHARDS: usize = 64;
 
 /// Between the event of a call and its arrival in the buffer; a virtual CPU may be taken away in between.
-const SLACK: u64 = 10_000_000;
+const SLACK: u64 = 50_000_000;
 
 /// How often an open connection is reported.
 const REPORT_EVERY: Nanos = 10_000_000_000;
@@ -163,6 +163,22 @@ impl Table {
             }
             if let Some(conn) = self.shard(id).conns.get_mut(&id) {
                 freed += conn.drop_bodies(env);
+            }
+        }
+    }
+
+    /// Events found no room in a buffer. Where others follow they show the gap; for those that were the last of a message,
+    /// the kernel is asked where they ended.
+    pub fn find_losses(&self, worker: usize, workers: usize, now: u64, env: &mut Env) {
+        for shard in self.share(worker, workers) {
+            let mut shard = lock(shard);
+            let ids: Vec<u64> = shard.conns.iter().filter(|(_, conn)| !conn.ignored).map(|(&id, _)| id).collect();
+            for id in ids {
+                let Some(conn) = shard.conns.get_mut(&id) else { continue };
+                if let Some(info) = env.control.socket(conn.socket).filter(|info| info.connection == id) {
+                    conn.lost(info.lost, now, env);
+                    shard.note_waiting(id);
+                }
             }
         }
     }

@@ -13,6 +13,8 @@ use crate::proto::{Head, Step, Trailers};
 
 /// Exchanges open at once on one connection; a peer that pipelines more loses the oldest, marked.
 const MAX_OPEN: usize = 10_000;
+/// The same while memory is short.
+const MAX_OPEN_WHEN_FULL: usize = 16;
 
 /// Calls without a message, after which a connection joined midway is doubted.
 const DOUBT_CALLS: u32 = 32;
@@ -31,6 +33,8 @@ pub trait Host {
     fn reserve(&mut self, bytes: usize) -> bool;
     /// Gives back what was reserved for body bytes that are dropped.
     fn release(&mut self, bytes: usize);
+    /// Whether more is held in memory than there should be.
+    fn is_full(&self) -> bool;
     /// Takes an exchange that is as complete as it will get.
     fn finished(&mut self, exchange: Exchange);
 }
@@ -143,6 +147,8 @@ pub struct Http1 {
     response: Lane,
     /// Oldest first; answered ones whose request still goes on among them.
     open: VecDeque<Open>,
+    /// Bytes of the heads in `open`.
+    heads: usize,
     state: State,
     /// The client has sent a request before the response to the one before it.
     pipelines: bool,
@@ -165,6 +171,7 @@ impl Http1 {
             request: Lane::new(Decoder::request(), from_start),
             response: Lane::new(Decoder::response(), from_start),
             open: VecDeque::new(),
+            heads: 0,
             state: State::Unrecognised,
             pipelines: false,
             uncertain: false,
@@ -175,9 +182,14 @@ impl Http1 {
         self.state
     }
 
-    /// Bytes held that are not of bodies: parts of heads, and what waits for the other side.
+    /// Bytes held that are not of bodies: heads, and what waits for the other side.
     pub fn held(&self) -> usize {
-        self.request.buffer.len() + self.response.buffer.len()
+        self.heads + self.request.buffer.capacity() + self.response.buffer.capacity()
+    }
+
+    /// Whether bytes wait for more, or for the other side.
+    pub fn is_partial(&self) -> bool {
+        !(self.request.buffer.is_empty() && self.response.buffer.is_empty())
     }
 
     /// Whether this side can go on. A response waits for its request, which may come through another CPU, until
@@ -487,10 +499,12 @@ impl Http1 {
 
     fn request_head(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, head: Head, time: Nanos) {
         self.state = State::Http;
+        self.heads += head.weight();
         if self.unanswered().is_none() {
             self.uncertain = false;
         }
-        if self.open.len() >= MAX_OPEN
+        let most = if host.is_full() { MAX_OPEN_WHEN_FULL } else { MAX_OPEN };
+        if self.open.len() >= most
             && let Some(mut oldest) = self.open.pop_front()
         {
             oldest.miss(Missing::Response);
@@ -526,6 +540,7 @@ impl Http1 {
         if next.after_loss && next.request.as_ref().is_some_and(|request| request.first_byte > time) {
             self.open.insert(at, Open { request_done: true, missing: vec![Missing::Request], ..Open::default() });
         }
+        self.heads += head.weight();
         let open = &mut self.open[at];
         open.wanted = host.body_wanted(open.request.as_ref().map(|request| &request.head), Some(&head));
         if open.wanted == 0
@@ -645,6 +660,8 @@ impl Http1 {
             return;
         }
         open.mark_truncated();
+        let heads = [&open.request, &open.response].into_iter().flatten().map(|message| message.head.weight());
+        self.heads = self.heads.saturating_sub(heads.sum());
         host.finished(Exchange {
             id: 0,
             connection: connection.clone(),
@@ -692,9 +709,9 @@ impl Open {
         let was_wanted = body.kept.len() < wanted && body.kept.len() as u64 == body.wire_bytes;
         body.wire_bytes += bytes;
         message.last_byte = message.last_byte.max(time);
-        // What is skipped was not wanted: the body is full, which `mark_truncated` says.
-        let is_first = was_wanted || why == Why::Lost;
-        if why == Why::Skipped || wanted == 0 || !is_first && !self.has_unseen(side) {
+        // What is skipped, or lies behind a body that is full, was not wanted; `mark_truncated` tells of the latter.
+        let is_wanted = was_wanted || self.has_unseen(side);
+        if why == Why::Skipped || wanted == 0 || !is_wanted {
             return;
         }
         for missing in &mut self.missing {

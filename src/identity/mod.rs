@@ -1,22 +1,34 @@
-//! Who: the process behind a socket.
+//! Who: the process behind a socket, and the names it has for its peers.
 //!
 //! Knows processes by what the kernel says of them at exec and by /proc, and remembers them while they run. It reads
-//! /proc once a process, when its first connection or exec is seen; procfs answers from memory.
+//! /proc once a process, when its first connection or exec is seen, and its hosts file; both answer from memory.
 
 use std::collections::HashMap;
 use std::fs;
-use std::sync::{Arc, RwLock};
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
 
 use crate::exchange::Process;
+use crate::url::Names;
 
 /// More processes than this are not remembered; they are looked up again.
 const MAX_PROCESSES: usize = 65_536;
+
+/// Bytes read of a hosts file.
+const MAX_HOSTS: u64 = 256 << 10;
+
+/// How long the names of a hosts file are taken for those of another process in the same mount namespace.
+const HOSTS_FOR: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub struct Processes {
     known: RwLock<HashMap<u32, Arc<Process>>>,
     /// User names by id, from /etc/passwd. Not through libc: its name services do not work in a static binary.
     users: HashMap<u32, String>,
+    /// Names by mount namespace, and when they were read.
+    hosts: Mutex<HashMap<PathBuf, (Instant, Option<Arc<Names>>)>>,
 }
 
 impl Processes {
@@ -29,7 +41,7 @@ impl Processes {
             let id = fields.nth(1)?.parse().ok()?;
             Some((id, name.to_owned()))
         });
-        Processes { known: RwLock::default(), users: users.collect() }
+        Processes { known: RwLock::default(), users: users.collect(), hosts: Mutex::default() }
     }
 
     /// The process of that id, as far as it can be known.
@@ -84,8 +96,36 @@ impl Processes {
             user_id,
             user_name: user_id.and_then(|id| self.users.get(&id).cloned()),
             container: None,
+            names: self.names(pid),
         }
     }
+
+    /// The names in the process's own hosts file, which it may have to itself (a container, a mount namespace).
+    fn names(&self, pid: u32) -> Option<Arc<Names>> {
+        let namespace = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?;
+        let known = &mut *self.hosts.lock().expect("no thread panics with the lock");
+        if let Some((read, names)) = known.get(&namespace)
+            && read.elapsed() < HOSTS_FOR
+        {
+            return names.clone();
+        }
+        let names = read_hosts(pid).map(|text| Arc::new(Names::from_hosts(&text)));
+        known.retain(|_, (read, _)| read.elapsed() < HOSTS_FOR);
+        known.insert(namespace, (Instant::now(), names.clone()));
+        names
+    }
+}
+
+/// A hosts file's text, as far as it is of a sensible size.
+fn read_hosts(pid: u32) -> Option<String> {
+    let file = fs::File::open(format!("/proc/{pid}/root/etc/hosts")).ok()?;
+    // Not a pipe or a device, which a container may have put there.
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = Vec::new();
+    file.take(MAX_HOSTS).read_to_end(&mut text).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// From /proc/PID/status: `Uid:` real, effective, saved, file system.

@@ -66,6 +66,11 @@ impl Head {
         self.headers().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
+    /// Bytes of memory behind it.
+    pub fn weight(&self) -> usize {
+        self.text.capacity() + self.fields.capacity() * size_of::<(Span, Span)>()
+    }
+
     /// The method of a request; empty for a response.
     pub fn method(&self) -> &[u8] {
         match self.start {

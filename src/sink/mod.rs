@@ -33,6 +33,11 @@ pub use stdout::Stdout;
 
 /// Takes records and brings them to their place.
 pub trait Sink: Send {
+    /// Whether it is for such records at all; others are not given to it.
+    fn wants(&self, _record: &Record) -> bool {
+        true
+    }
+
     /// Takes a record. It may stay in memory until `flush`. An error says that this record was not taken.
     fn write(&mut self, record: &Record) -> io::Result<()>;
 

@@ -2,6 +2,7 @@
 //! for is lost as a whole and counted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -12,19 +13,21 @@ use super::Sink;
 use crate::exchange::Record;
 use crate::stats::{Memory, Stats};
 
-/// Batches that wait for one sink. What they hold of bodies is bounded by [`Memory`].
+/// Batches that wait for one sink. What they weigh together is bounded by half of what [`Memory`] allows.
 const QUEUE: usize = 4096;
 
-/// Records of one pass of a worker, and the bodies they hold.
+/// Records of one pass of a worker, and what they weigh.
 pub struct Batch {
     pub records: Vec<Record>,
     bytes: usize,
     memory: Arc<Memory>,
+    queued: Arc<AtomicUsize>,
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
         self.memory.release(self.bytes);
+        self.queued.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -33,6 +36,8 @@ pub struct Outbox {
     queues: Vec<Sender<Arc<Batch>>>,
     memory: Arc<Memory>,
     stats: Arc<Stats>,
+    /// Bytes in batches that a sink still has to write.
+    queued: Arc<AtomicUsize>,
     /// Wait for room instead of losing: for a replay, where nobody else is kept waiting.
     patient: bool,
 }
@@ -61,7 +66,7 @@ impl Outbox {
             queues.push(sender);
             threads.push((name, thread));
         }
-        Ok((Outbox { queues, memory, stats, patient: false }, SinkThreads { threads }))
+        Ok((Outbox { queues, memory, stats, queued: Arc::default(), patient: false }, SinkThreads { threads }))
     }
 
     /// For a replay: from now on `send` waits for room.
@@ -69,13 +74,20 @@ impl Outbox {
         self.patient = true;
     }
 
-    /// Never waits, unless told to be patient. `bytes`: what the records hold of bodies, reserved in memory; given back when all sinks are done.
+    /// Never waits, unless told to be patient. `bytes`: what the records weigh, counted in memory; given back when all sinks are done.
     pub fn send(&self, records: Vec<Record>, bytes: usize) {
-        let batch = Arc::new(Batch { records, bytes, memory: self.memory.clone() });
+        let is_full = || self.queued.load(Ordering::Relaxed) > self.memory.ceiling() / 2;
+        while self.patient && is_full() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let has_room = !is_full();
+        self.queued.fetch_add(bytes, Ordering::Relaxed);
+        let (memory, queued) = (self.memory.clone(), self.queued.clone());
+        let batch = Arc::new(Batch { records, bytes, memory, queued });
         for queue in &self.queues {
             let sent = match self.patient {
                 true => queue.send(batch.clone()).is_ok(),
-                false => queue.try_send(batch.clone()).is_ok(),
+                false => has_room && queue.try_send(batch.clone()).is_ok(),
             };
             if !sent {
                 self.stats.lost_queue.add(batch.records.len() as u64);
@@ -108,6 +120,9 @@ impl SinkThreads {
 fn run(mut sink: Box<dyn Sink>, queue: &Receiver<Arc<Batch>>, stats: &Stats, closed: &Sender<()>) {
     while let Ok(batch) = queue.recv() {
         for record in &batch.records {
+            if !sink.wants(record) {
+                continue;
+            }
             match sink.write(record) {
                 Ok(()) => stats.written.add(1),
                 Err(error) => {

@@ -37,13 +37,6 @@ impl<W: Write> Stdout<W> {
         Stdout { end, objects, events, formatter: Formatter::default(), buffer: Vec::new() }
     }
 
-    fn wants(&self, record: &Record) -> bool {
-        match record {
-            Record::Exchange { .. } => self.objects,
-            Record::Connection(_) => self.events,
-        }
-    }
-
     /// Writes the buffer to the end, keeping what the end did not take.
     fn write_out(&mut self) -> io::Result<()> {
         let mut written = 0;
@@ -71,10 +64,14 @@ impl<W: Write> Stdout<W> {
 }
 
 impl<W: Write + Send> Sink for Stdout<W> {
-    fn write(&mut self, record: &Record) -> io::Result<()> {
-        if !self.wants(record) {
-            return Ok(());
+    fn wants(&self, record: &Record) -> bool {
+        match record {
+            Record::Exchange { .. } => self.objects,
+            Record::Connection(_) => self.events,
         }
+    }
+
+    fn write(&mut self, record: &Record) -> io::Result<()> {
         if self.buffer.len() >= FULL {
             self.write_out()?;
         }
