@@ -11,14 +11,36 @@
 /* System calls that move bytes through sockets; the numbers are the architecture's (asm/unistd.h). */
 #if defined(__TARGET_ARCH_x86)
 enum {
-	NR_read = 0, NR_write = 1, NR_readv = 19, NR_writev = 20, NR_sendfile = 40, NR_sendto = 44, NR_recvfrom = 45,
-	NR_sendmsg = 46, NR_recvmsg = 47, NR_splice = 275, NR_recvmmsg = 299, NR_sendmmsg = 307, NR_preadv2 = 327,
+	NR_read = 0,
+	NR_write = 1,
+	NR_readv = 19,
+	NR_writev = 20,
+	NR_sendfile = 40,
+	NR_sendto = 44,
+	NR_recvfrom = 45,
+	NR_sendmsg = 46,
+	NR_recvmsg = 47,
+	NR_splice = 275,
+	NR_recvmmsg = 299,
+	NR_sendmmsg = 307,
+	NR_preadv2 = 327,
 	NR_pwritev2 = 328,
 };
 #elif defined(__TARGET_ARCH_arm64)
 enum {
-	NR_read = 63, NR_write = 64, NR_readv = 65, NR_writev = 66, NR_sendfile = 71, NR_sendto = 206, NR_recvfrom = 207,
-	NR_sendmsg = 211, NR_recvmsg = 212, NR_splice = 76, NR_recvmmsg = 243, NR_sendmmsg = 269, NR_preadv2 = 286,
+	NR_read = 63,
+	NR_write = 64,
+	NR_readv = 65,
+	NR_writev = 66,
+	NR_sendfile = 71,
+	NR_sendto = 206,
+	NR_recvfrom = 207,
+	NR_sendmsg = 211,
+	NR_recvmsg = 212,
+	NR_splice = 76,
+	NR_recvmmsg = 243,
+	NR_sendmmsg = 269,
+	NR_preadv2 = 286,
 	NR_pwritev2 = 287,
 };
 #else

@@ -103,8 +103,8 @@ int BPF_PROG(state_changed, const struct sock *sk, int from, int to)
 		on_end(ctx, c, RECEIVED, BPF_CORE_READ(tp, rcv_nxt) - 1);
 		break;
 	case TCP_CLOSE:
-		/* The process may take the error off the socket before the socket is gone, and tcp_disconnect() is about
-		 * to move both positions. */
+		/* The process may take the error off the socket before the socket is gone, and tcp_disconnect() is
+		 * about to move both positions. */
 		c->error = BPF_CORE_READ(sk, sk_err);
 		set_final(c, sk);
 		break;

@@ -39,10 +39,10 @@ struct walk {
 	struct scratch *scratch;
 	struct connection *connection;
 	struct source from;
-	__u32 position;		/* of the first byte not yet in an event */
-	__u32 left;		/* bytes of the call not yet in an event */
-	__u32 unwanted;		/* bytes to step over before copying */
-	__u32 fill;		/* payload bytes in the event under construction */
+	__u32 position; /* of the first byte not yet in an event */
+	__u32 left;     /* bytes of the call not yet in an event */
+	__u32 unwanted; /* bytes to step over before copying */
+	__u32 fill;     /* payload bytes in the event under construction */
 };
 
 /* Hands out the event under construction: `moved` bytes of the stream, the first `fill` of them attached. */
@@ -127,7 +127,7 @@ struct call {
 	__u32 position;
 	__u32 moved;
 	__u8 direction;
-	__u8 bounded;		/* the kernel has no bpf_loop() */
+	__u8 bounded; /* the kernel has no bpf_loop() */
 };
 
 /* What user space still wants of a call: false for nothing, else how many bytes to step over first. */

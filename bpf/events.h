@@ -28,27 +28,27 @@ enum role {
 
 /* flags of a data event */
 enum data_flag {
-	DATA_CALL_START = 1,	/* the first byte of a call */
-	DATA_UNOBSERVABLE = 2,	/* moved without passing through the process's memory, or out of our reach there */
+	DATA_CALL_START = 1,   /* the first byte of a call */
+	DATA_UNOBSERVABLE = 2, /* moved without passing through the process's memory, or out of our reach there */
 };
 
 /* flags of a connection */
 enum connection_flag {
-	CONNECTION_OLDER = 1,	/* was open before we looked: its first bytes were not seen */
+	CONNECTION_OLDER = 1, /* was open before we looked: its first bytes were not seen */
 	CONNECTION_LOOPBACK = 2,
-	CONNECTION_COUNTED = 4,	/* no sequence numbers of the kernel's: positions are counted by us */
-	CONNECTION_ANNOUNCED = 8,	/* user space was told */
-	CONNECTION_FOUND = 16,	/* VERDICT_LOOK found a message: captured from then on */
-	CONNECTION_SHUT = 32,	/* our FIN was sent: final[SENT] is set */
-	CONNECTION_CLOSED = 64,	/* both of `final` are set */
-	CONNECTION_LOST = 128,	/* `lost` is set */
+	CONNECTION_COUNTED = 4,   /* no sequence numbers of the kernel's: positions are counted by us */
+	CONNECTION_ANNOUNCED = 8, /* user space was told */
+	CONNECTION_FOUND = 16,    /* VERDICT_LOOK found a message: captured from then on */
+	CONNECTION_SHUT = 32,     /* our FIN was sent: final[SENT] is set */
+	CONNECTION_CLOSED = 64,   /* both of `final` are set */
+	CONNECTION_LOST = 128,    /* `lost` is set */
 };
 
 /* what user space says of a connection, in struct order */
 enum verdict {
 	VERDICT_CAPTURE = 0,
-	VERDICT_LOOK = 1,	/* joined midway: only calls that begin like a message */
-	VERDICT_DROP = 2,	/* none of the known protocols */
+	VERDICT_LOOK = 1, /* joined midway: only calls that begin like a message */
+	VERDICT_DROP = 2, /* none of the known protocols */
 };
 
 /* what user space says of a process */
@@ -58,17 +58,17 @@ enum process_verdict {
 };
 
 enum counter {
-	COUNT_CALLS,		/* calls that moved bytes of tapped connections */
-	COUNT_EVENTS,		/* events given to the buffers */
-	COUNT_LOST_DATA,	/* buffer full */
+	COUNT_CALLS,     /* calls that moved bytes of tapped connections */
+	COUNT_EVENTS,    /* events given to the buffers */
+	COUNT_LOST_DATA, /* buffer full */
 	COUNT_LOST_OPEN,
 	COUNT_LOST_END,
 	COUNT_LOST_CLOSE,
 	COUNT_LOST_PROCESS,
-	COUNT_FAULTS,		/* payload not readable: the bytes became a gap */
-	COUNT_TABLE_FULL,	/* no room for another connection */
-	COUNT_LEFT_OUT,		/* calls of processes and connections that filters leave out */
-	COUNT_SKIPPED,		/* calls that user space did not want */
+	COUNT_FAULTS,     /* payload not readable: the bytes became a gap */
+	COUNT_TABLE_FULL, /* no room for another connection */
+	COUNT_LEFT_OUT,   /* calls of processes and connections that filters leave out */
+	COUNT_SKIPPED,    /* calls that user space did not want */
 	COUNTERS,
 };
 
@@ -88,22 +88,22 @@ enum limit {
 };
 
 struct event_head {
-	__u64 time;		/* CLOCK_BOOTTIME, ns */
-	__u32 kind;		/* enum event_kind */
-	__u32 pid;		/* thread group of the current task */
+	__u64 time; /* CLOCK_BOOTTIME, ns */
+	__u32 kind; /* enum event_kind */
+	__u32 pid;  /* thread group of the current task */
 };
 
 /* Bytes moved by one call, or a part of them. `attached` bytes follow. */
 struct data_event {
 	struct event_head head;
 	__u64 connection;
-	__u64 socket;		/* key in `connections`, for events whose opening was lost */
-	__u32 position;		/* of the first byte, as the kernel numbers them; serial arithmetic */
-	__u32 moved;		/* bytes of the stream that this event stands for */
-	__u32 attached;		/* how many of them, from the first on, follow */
+	__u64 socket;   /* key in `connections`, for events whose opening was lost */
+	__u32 position; /* of the first byte, as the kernel numbers them; serial arithmetic */
+	__u32 moved;    /* bytes of the stream that this event stands for */
+	__u32 attached; /* how many of them, from the first on, follow */
 	__u8 direction;
 	__u8 role;
-	__u8 flags;		/* enum data_flag */
+	__u8 flags; /* enum data_flag */
 	__u8 pad;
 };
 
@@ -111,29 +111,29 @@ struct data_event {
 struct connection {
 	__u64 id;
 	__u64 socket;
-	__u64 opened;		/* CLOCK_BOOTTIME, ns; 0 where older than we are */
+	__u64 opened; /* CLOCK_BOOTTIME, ns; 0 where older than we are */
 	__u32 pid;
-	__u32 netns;		/* inode of the network namespace */
-	__u32 inode;		/* of the socket file; tells a reused address of a Unix socket */
-	__s32 error;		/* errno that ended it, or 0 */
-	__u32 base[2];		/* position of the first byte sent and received; not set where older */
-	__u32 counted[2];	/* CONNECTION_COUNTED: bytes so far */
-	__u32 final[2];		/* where the directions stood when they ended */
-	__u32 lost[2];		/* where the last event that found no room ended; 0: none */
+	__u32 netns;      /* inode of the network namespace */
+	__u32 inode;      /* of the socket file; tells a reused address of a Unix socket */
+	__s32 error;      /* errno that ended it, or 0 */
+	__u32 base[2];    /* position of the first byte sent and received; not set where older */
+	__u32 counted[2]; /* CONNECTION_COUNTED: bytes so far */
+	__u32 final[2];   /* where the directions stood when they ended */
+	__u32 lost[2];    /* where the last event that found no room ended; 0: none */
 	__u8 local[16];
-	__u8 remote[16];	/* IPv4 as the first four bytes */
+	__u8 remote[16]; /* IPv4 as the first four bytes */
 	__u16 local_port;
 	__u16 remote_port;
 	__u16 family;
 	__u8 role;
-	__u8 flags;		/* enum connection_flag */
+	__u8 flags; /* enum connection_flag */
 };
 
 /* A connection's first call that moved bytes. */
 struct open_event {
 	struct event_head head;
 	struct connection connection;
-	char local_path[UNIX_PATH_MAX_LEN];	/* Unix: NUL first for an abstract name */
+	char local_path[UNIX_PATH_MAX_LEN]; /* Unix: NUL first for an abstract name */
 	char remote_path[UNIX_PATH_MAX_LEN];
 	__u32 local_path_len;
 	__u32 remote_path_len;
@@ -167,19 +167,19 @@ struct exit_event {
 /* User space writes, the kernel reads; valid while `connection` is the id it is read for. */
 struct order {
 	__u64 connection;
-	__u32 skip_to[2];	/* per direction: what lies before is not wanted */
-	__u8 skips[2];		/* whether skip_to is set */
+	__u32 skip_to[2]; /* per direction: what lies before is not wanted */
+	__u8 skips[2];    /* whether skip_to is set */
 	__u8 verdict;
 	__u8 pad[5];
 };
 
 /* Set by user space before and while we run. */
 struct settings {
-	__u32 self;		/* our own thread group */
-	__u8 role;		/* capture connections of this enum role only; 0: all */
+	__u32 self; /* our own thread group */
+	__u8 role;  /* capture connections of this enum role only; 0: all */
 	__u8 ignore_loopback;
-	__u8 filter_processes;	/* whether `processes` holds any verdict */
-	__u8 empty;		/* measure the floor: programs return at once */
+	__u8 filter_processes; /* whether `processes` holds any verdict */
+	__u8 empty;            /* measure the floor: programs return at once */
 };
 
 _Static_assert(sizeof(struct event_head) == 16, "layout");

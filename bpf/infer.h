@@ -10,10 +10,10 @@
 
 /* Where a call's bytes lie in the process's memory; empty where they are out of reach. */
 struct source {
-	__u64 base;		/* of the buffer being copied */
-	__u64 span;		/* bytes left of it */
+	__u64 base; /* of the buffer being copied */
+	__u64 span; /* bytes left of it */
 	const struct iovec *iov;
-	__u32 next;		/* next entry of iov */
+	__u32 next; /* next entry of iov */
 	__u32 entries;
 };
 

@@ -10,7 +10,8 @@ static __always_inline void on_open_unix_socket(const struct sock *sk)
 {
 	__u64 key = (__u64)sk;
 
-	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_ESTABLISHED && !bpf_map_lookup_elem(&unix_connections, &key))
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_ESTABLISHED &&
+	    !bpf_map_lookup_elem(&unix_connections, &key))
 		new_unix_connection(sk, inode_of(sk), CONNECTION_OLDER);
 }
 

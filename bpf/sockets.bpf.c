@@ -42,7 +42,8 @@ int BPF_PROG(socket_received, struct sock *sk, int moved, int flags)
 	return 0;
 }
 
-/* A spliced receive does not pass above, but makes room like any other (tcp_read_sock): says where the stream stands. */
+/* A spliced receive does not pass above, but makes room like any other (tcp_read_sock): says where the stream stands.
+ */
 SEC("tp_btf/tcp_rcv_space_adjust")
 int BPF_PROG(socket_spliced, struct sock *sk)
 {

@@ -5,8 +5,8 @@
  */
 #include "io.h"
 
-static __always_inline void on_moved(void *ctx, struct pt_regs *regs, __u32 fd, __s64 moved, __u8 direction, bool in_reach,
-				     bool bounded)
+static __always_inline void on_moved(void *ctx, struct pt_regs *regs, __u32 fd, __s64 moved, __u8 direction,
+                                     bool in_reach, bool bounded)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct call call = {};

@@ -44,7 +44,7 @@ pub struct Env<'a> {
 
 impl Env<'_> {
     pub fn wall(&self, boot: u64) -> Nanos {
-        boot.wrapping_add_signed(self.boot_to_wall)
+        boot.saturating_add_signed(self.boot_to_wall)
     }
 }
 
@@ -64,6 +64,8 @@ struct Closing {
 #[derive(Default)]
 pub(super) struct Conn {
     known: Option<Known>,
+    /// A socket pair without names, of which it is not known yet who asks.
+    unsure: Option<Box<SocketInfo>>,
     streams: [Stream; 2],
     http: Option<Box<Http1>>,
     /// Left out by process or direction, or speaking something else: only its end is awaited.
@@ -95,6 +97,10 @@ impl Conn {
     /// The kernel told of the connection.
     pub(super) fn open(&mut self, info: &SocketInfo, env: &mut Env) {
         if self.known.is_some() {
+            return;
+        }
+        if info.role == Role::Unknown && !self.streams.iter().any(Stream::is_waiting) {
+            self.unsure = Some(Box::new(info.clone()));
             return;
         }
         let process = env.processes.get(info.pid);
@@ -139,14 +145,19 @@ impl Conn {
     }
 
     pub(super) fn is_known(&self) -> bool {
-        self.known.is_some()
+        self.known.is_some() || self.unsure.is_some()
     }
 
     /// A call moved bytes.
     pub(super) fn data(&mut self, data: &Data, env: &mut Env) {
         self.latest = self.latest.max(data.time);
-        if self.ignored {
+        if self.ignored || self.order.verdict == Verdict::Drop {
             return;
+        }
+        if let Some(info) = self.unsure.take() {
+            self.streams[data.flow as usize].insert(data, true);
+            self.open(&info, env);
+            return self.advance(env);
         }
         let side = self.side(data.flow);
         if let (Some(known), Some(http)) = (&self.known, &mut self.http)
@@ -194,10 +205,9 @@ impl Conn {
     pub(super) fn advance(&mut self, env: &mut Env) {
         let is_idle = self.streams.iter().all(|stream| !stream.is_waiting());
         if let (Some(known), Some(http), false) = (&self.known, &mut self.http, self.ignored) {
-            let is_settled = self.latest <= env.settled;
             let mut host = ConnHost { env, known, transactions: &mut self.transactions };
             if !is_idle || http.is_partial() {
-                advance(&mut host, http, &mut self.streams, is_settled);
+                advance(&mut host, http, &mut self.streams);
             }
             match http.state() {
                 State::NotHttp => self.ignore(env),
@@ -214,9 +224,9 @@ impl Conn {
         self.accounted = held;
         self.is_waiting = self.closing.is_some()
             || !self.ignored
-                && (self.known.is_none()
+                && (!self.is_known()
                     || self.streams.iter().any(Stream::is_waiting)
-                    || self.http.as_ref().is_some_and(|http| http.is_held_back()));
+                    || self.http.as_ref().is_some_and(|http| http.is_held_back(env.wall(env.settled))));
     }
 
     /// Whether the socket is gone and everything of it has come.
@@ -352,7 +362,7 @@ fn moved(stream: &Stream, final_position: Option<u32>) -> u64 {
 
 /// Feeds what the streams have to the decoders until neither side can go on: the side whose bytes were moved first
 /// goes first.
-fn advance(host: &mut ConnHost, http: &mut Http1, streams: &mut [Stream; 2], is_settled: bool) {
+fn advance(host: &mut ConnHost, http: &mut Http1, streams: &mut [Stream; 2]) {
     let mut sides = match host.known.is_server {
         true => [(Side::Request, Flow::Received), (Side::Response, Flow::Sent)],
         false => [(Side::Request, Flow::Sent), (Side::Response, Flow::Received)],
@@ -360,21 +370,26 @@ fn advance(host: &mut ConnHost, http: &mut Http1, streams: &mut [Stream; 2], is_
     loop {
         let front = |flow: Flow| streams[flow as usize].front_time().unwrap_or(u64::MAX);
         sides.sort_by_key(|&(side, flow)| (front(flow), side == Side::Response));
-        let fed = sides.iter().any(|&(side, flow)| feed(host, http, &mut streams[flow as usize], side, is_settled));
+        let fed = sides.iter().any(|&(side, flow)| feed(host, http, &mut streams[flow as usize], side));
         if !fed || matches!(http.state(), State::Tunnel | State::NotHttp) {
-            return;
+            break;
         }
     }
+    let (connection, settled) = (host.known.connection.clone(), host.env.wall(host.env.settled));
+    http.pass_over(host, &connection, settled);
 }
 
 /// Feeds one item of one side; false where there is none, or the side has to wait for the other.
-fn feed(host: &mut ConnHost, http: &mut Http1, stream: &mut Stream, side: Side, is_settled: bool) -> bool {
+fn feed(host: &mut ConnHost, http: &mut Http1, stream: &mut Stream, side: Side) -> bool {
     let connection = &host.known.connection.clone();
-    http.resume(host, connection, side, is_settled);
+    let settled = host.env.settled;
+    let settled_wall = host.env.wall(settled);
+    http.resume(host, connection, side, settled_wall);
+    let is_settled = stream.front_time().is_some_and(|time| time <= settled);
     if !http.is_ready(side, is_settled) {
         return false;
     }
-    let Some(item) = stream.take(host.env.settled) else { return false };
+    let Some(item) = stream.take(settled) else { return false };
     match item {
         Item::Bytes { data, time, call_start } => {
             let time = host.env.wall(time);

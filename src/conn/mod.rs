@@ -59,3 +59,6 @@ impl Control for NoControl {
         0
     }
 }
+
+#[cfg(test)]
+mod tests;

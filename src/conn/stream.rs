@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 
 use crate::bpf::Data;
 
-/// Bytes of pieces held back per direction, while the CPU that has those before them is behind; what comes beyond is
-/// counted as lost.
+/// Bytes that pieces held back may take per direction, while the CPU that has those before them is behind; what comes
+/// beyond is counted as lost.
 const WINDOW: usize = 64 << 20;
 
 /// Why bytes were not seen.
@@ -52,6 +52,17 @@ struct Piece {
     why: Why,
 }
 
+impl Piece {
+    fn end(&self) -> u64 {
+        self.start + self.len
+    }
+
+    /// What it takes in memory: many small ones must not cost more than is counted.
+    fn held(&self) -> usize {
+        size_of::<Piece>() + self.data.as_ref().map_or(0, Vec::len)
+    }
+}
+
 /// See the module. Positions are the kernel's 32-bit ones, continued to 64 bits.
 #[derive(Debug, Default)]
 pub struct Stream {
@@ -59,9 +70,9 @@ pub struct Stream {
     next: Option<u64>,
     /// The first value of `next`.
     first: Option<u64>,
-    /// By start.
+    /// By start; one that only says where the stream stands is before the bytes that begin there.
     pieces: VecDeque<Piece>,
-    /// Bytes held in `pieces`.
+    /// What `pieces` take in memory.
     held: usize,
     end: Option<(u64, u64)>,
     ended: bool,
@@ -71,11 +82,12 @@ pub struct Stream {
 impl Stream {
     /// A stream whose first byte will have position `base`.
     pub fn start_at(&mut self, base: u32) {
-        self.next = Some(first_position(base));
+        // Pieces may have come before the opening, through another CPU.
+        self.next = Some(self.extend(base));
         self.first = self.next;
     }
 
-    /// Bytes held back.
+    /// What is held back takes so many bytes in memory.
     pub fn held(&self) -> usize {
         self.held
     }
@@ -128,20 +140,38 @@ impl Stream {
                 return;
             }
         }
-        let at = self.pieces.partition_point(|piece| piece.start < start || piece.start == start && piece.len == 0);
         let seen = payload.len() as u64;
-        let fits = room && self.held + payload.len() <= WINDOW;
+        let fits = room && self.held + payload.len() + size_of::<Piece>() <= WINDOW;
         let why = if !fits && seen > 0 { Why::Lost } else { Why::Unobservable };
-        let rest = Piece { start: start + seen, len: len - seen, data: None, time: data.time, call_start: false, why };
-        if rest.len > 0 || seen == 0 {
-            self.pieces.insert(at, rest);
-        }
+        let piece = Piece { start, len: seen, data: None, time: data.time, call_start: false, why };
+        let rest = Piece { start: start + seen, len: len - seen, ..piece };
         if seen > 0 {
-            let bytes = fits.then(|| payload.to_vec());
-            self.held += bytes.as_ref().map_or(0, Vec::len);
             let call_start = data.call_start && payload.len() == data.payload.len();
-            self.pieces.insert(at, Piece { start, len: seen, data: bytes, time: data.time, call_start, why });
+            self.keep(Piece { data: fits.then(|| payload.to_vec()), call_start, ..piece }, fits);
         }
+        if rest.len > 0 || seen == 0 {
+            self.keep(rest, fits);
+        }
+    }
+
+    /// Puts a piece in its place. Without room it must not cost any: before the last piece there is a gap anyhow, and
+    /// behind it one piece stands for all.
+    fn keep(&mut self, piece: Piece, room: bool) {
+        if !room && let Some(last) = self.pieces.back_mut() {
+            if piece.start < last.start {
+                return;
+            }
+            if last.data.is_none() {
+                last.len = last.end().max(piece.end()) - last.start;
+                last.time = last.time.max(piece.time);
+                last.why = Why::Lost;
+                return;
+            }
+        }
+        let place = |piece: &Piece| (piece.start, piece.len > 0);
+        let at = self.pieces.partition_point(|other| place(other) <= place(&piece));
+        self.held += piece.held();
+        self.pieces.insert(at, piece);
     }
 
     /// No byte at or after this position follows.
@@ -161,10 +191,10 @@ impl Stream {
     /// The stream stood there at that time: what is missing up to there was lost.
     pub fn stands(&mut self, position: u32, time: u64) {
         let start = self.extend(position);
-        let is_known = self.next.is_none_or(|next| next >= start)
-            || self.pieces.back().is_some_and(|last| last.start + last.len >= start);
+        let is_known =
+            self.next.is_none_or(|next| next >= start) || self.pieces.back().is_some_and(|last| last.end() >= start);
         if !is_known {
-            self.pieces.push_back(Piece { start, len: 0, data: None, time, call_start: false, why: Why::Lost });
+            self.keep(Piece { start, len: 0, data: None, time, call_start: false, why: Why::Lost }, true);
         }
     }
 
@@ -175,7 +205,7 @@ impl Stream {
 
     /// When what comes next was moved.
     pub fn front_time(&self) -> Option<u64> {
-        self.pieces.front().map(|piece| piece.time)
+        self.pieces.front().map(|piece| piece.time).or(self.end.filter(|_| !self.ended).map(|(_, time)| time))
     }
 
     /// Whether an order to skip is in force.
@@ -183,9 +213,9 @@ impl Stream {
         self.skip_to.is_some_and(|to| self.next.is_some_and(|next| next < to))
     }
 
-    /// Whether something is held that only time can settle.
+    /// Whether something is held that can go on without another event: by itself or once time has settled it.
     pub fn is_waiting(&self) -> bool {
-        !self.pieces.is_empty() || (self.end.is_some() && !self.ended)
+        !self.pieces.is_empty() || self.end_is_reached()
     }
 
     /// What comes next; none while it is not known. `settled`: all events up to that time have been taken in.
@@ -205,8 +235,8 @@ impl Stream {
                 return self.take_gap(next, start, time, settled);
             }
             let piece = self.pieces.pop_front()?;
-            self.held -= piece.data.as_ref().map_or(0, Vec::len);
-            self.next = Some(next.max(piece.start + piece.len));
+            self.held -= piece.held();
+            self.next = Some(next.max(piece.end()));
             let old = next - piece.start;
             if old >= piece.len {
                 continue;
@@ -237,23 +267,24 @@ impl Stream {
     }
 
     fn take_end(&mut self) -> Option<Item> {
-        let (end, time) = self.end.filter(|_| !self.ended)?;
-        if self.next.is_some_and(|next| next < end) {
-            return None;
-        }
+        let (_, time) = self.end.filter(|_| self.end_is_reached())?;
         self.ended = true;
         Some(Item::End { time })
     }
 
+    fn end_is_reached(&self) -> bool {
+        !self.ended && self.end.is_some_and(|(end, _)| self.next.is_none_or(|next| next >= end))
+    }
+
     /// The 64-bit position nearest to where the stream stands.
     fn extend(&self, position: u32) -> u64 {
-        let near = self.next.or_else(|| self.pieces.front().map(|piece| piece.start));
+        let near = self.next.or_else(|| self.pieces.front().map(|piece| piece.start)).or(self.end.map(|(end, _)| end));
         let Some(near) = near else { return first_position(position) };
         near.wrapping_add_signed(i64::from(position.wrapping_sub(near as u32) as i32))
     }
 }
 
-/// Far enough from 0 for pieces that turn out to lie before the first one seen.
+/// Far from both ends of 64 bits, whatever steps of half of 32 bits follow.
 fn first_position(position: u32) -> u64 {
-    (1 << 32) + u64::from(position)
+    (1 << 62) + u64::from(position)
 }

@@ -11,7 +11,8 @@ use crate::conn::Why;
 use crate::proto::http1::{Asked, Decoder, Finish, Looks, looks_like_request, looks_like_response, wants_upgrade};
 use crate::proto::{Head, Step, Trailers};
 
-/// Exchanges open at once on one connection; a peer that pipelines more loses the oldest, marked.
+/// Exchanges open at once on one connection; of a peer that pipelines more, all that is open is handed out without
+/// responses.
 const MAX_OPEN: usize = 10_000;
 /// The same while memory is short.
 const MAX_OPEN_WHEN_FULL: usize = 16;
@@ -69,6 +70,8 @@ struct Lane {
     in_message: bool,
     /// Messages may have gone by unseen since the last one.
     lost: bool,
+    /// The last of them, at the latest then.
+    lost_at: Nanos,
 }
 
 impl Lane {
@@ -82,10 +85,12 @@ impl Lane {
             unsynced_calls: 0,
             in_message: false,
             lost: !synced,
+            lost_at: 0,
         }
     }
 
-    fn lose_sync(&mut self) {
+    fn lose_sync(&mut self, time: Nanos) {
+        self.lost_at = self.lost_at.max(time);
         self.decoder.resync();
         self.buffer = Vec::new();
         self.synced = false;
@@ -97,6 +102,8 @@ impl Lane {
 /// An exchange in the making.
 #[derive(Debug, Default)]
 struct Open {
+    /// When the request began; where it was not seen, the response.
+    began: Nanos,
     request: Option<Message>,
     response: Option<Message>,
     missing: Vec<Missing>,
@@ -126,6 +133,13 @@ impl Open {
         }
     }
 
+    /// The response may answer another request than was thought. To HEAD it had no body, whatever its head says: what was
+    /// taken for one may have been the next responses.
+    fn is_unsure_of_length(&self) -> bool {
+        let is_sure = self.request.is_some() && !self.missing.contains(&Missing::PairingUncertain);
+        !is_sure && self.response.as_ref().is_some_and(|response| response.body.wire_bytes > 0)
+    }
+
     fn set_done(&mut self, side: Side) {
         match side {
             Side::Request => self.request_done = true,
@@ -150,10 +164,12 @@ pub struct Http1 {
     /// Bytes of the heads in `open`.
     heads: usize,
     state: State,
-    /// The client has sent a request before the response to the one before it.
+    /// When the last response began.
+    answered: Nanos,
+    /// The client has sent a request before the response to the one before it began.
     pipelines: bool,
-    /// Bytes were lost while it did: which response is whose cannot be told until the connection is idle.
-    uncertain: bool,
+    /// Messages may have gone by unseen. Where the client pipelines, which response is whose cannot be told from then on.
+    lossy: bool,
 }
 
 /// Where bytes stand for which reasons, told to [`Http1::unseen`].
@@ -171,10 +187,11 @@ impl Http1 {
             request: Lane::new(Decoder::request(), from_start),
             response: Lane::new(Decoder::response(), from_start),
             open: VecDeque::new(),
-            heads: 0,
             state: State::Unrecognised,
+            heads: 0,
+            answered: 0,
             pipelines: false,
-            uncertain: false,
+            lossy: !from_start,
         }
     }
 
@@ -192,22 +209,24 @@ impl Http1 {
         !(self.request.buffer.is_empty() && self.response.buffer.is_empty())
     }
 
-    /// Whether this side can go on. A response waits for its request, which may come through another CPU, until
-    /// `settled` says that it will not; a request waits while the one before it may turn the connection into a tunnel.
+    /// Whether this side can go on. A response waits for its request, which may come through another CPU, until its own
+    /// time is `settled`; after a loss it waits in any case, for its request may be one that is still to come. A request
+    /// waits while the one before it may turn the connection into a tunnel.
     pub fn is_ready(&self, side: Side, settled: bool) -> bool {
         match side {
             Side::Request => !self.awaits_leave() || settled && self.response.lost,
             Side::Response => {
-                settled || !self.response.synced || self.response.in_message || self.unanswered().is_some()
+                let is_asked_for = !self.response.lost && self.unanswered().is_some();
+                settled || !self.response.synced || self.response.in_message || is_asked_for
             }
         }
     }
 
-    /// Whether bytes are kept back until the other side says more.
-    pub fn is_held_back(&self) -> bool {
+    /// Whether bytes are kept back until time settles what they wait for.
+    pub fn is_held_back(&self, settled: Nanos) -> bool {
         [(Side::Request, &self.request), (Side::Response, &self.response)]
             .into_iter()
-            .any(|(side, lane)| !lane.buffer.is_empty() && !self.is_ready(side, false))
+            .any(|(side, lane)| !lane.buffer.is_empty() && lane.since > settled && !self.is_ready(side, false))
     }
 
     /// Body bytes of this side that will follow for sure and that nobody wants.
@@ -219,11 +238,7 @@ impl Http1 {
         if !lane.synced || !lane.in_message || !lane.buffer.is_empty() {
             return 0;
         }
-        let current = match side {
-            Side::Request => self.open.back(),
-            Side::Response => self.unanswered().and_then(|at| self.open.get(at)),
-        };
-        let Some(current) = current else { return 0 };
+        let Some(current) = self.current(side).and_then(|at| self.open.get(at)) else { return 0 };
         let message = match side {
             Side::Request => current.request.as_ref(),
             Side::Response => current.response.as_ref(),
@@ -245,7 +260,7 @@ impl Http1 {
         if matches!(self.state, State::Tunnel | State::NotHttp) {
             return;
         }
-        if !self.lane(side).synced && !self.find_message(side, data, call_start) {
+        if !self.lane(side).synced && !self.find_message(side, data, time, call_start) {
             return;
         }
         if side == Side::Response && call_start && self.was_answer_to_head(data) {
@@ -269,8 +284,9 @@ impl Http1 {
     }
 
     /// Goes on with what was kept, after the other side went on or time has settled what it waited for.
-    pub fn resume(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, settled: bool) {
+    pub fn resume(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, settled: Nanos) {
         let len = self.lane(side).buffer.len();
+        let settled = self.lane(side).since <= settled;
         if len > 0 && self.is_ready(side, settled) {
             self.run_buffer(host, connection, side, len, settled);
         }
@@ -278,10 +294,14 @@ impl Http1 {
 
     /// Bytes of this side went by unseen.
     pub fn unseen(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, gap: Gap) {
-        if matches!(self.state, State::Tunnel | State::NotHttp) || !self.lane(side).synced {
+        if matches!(self.state, State::Tunnel | State::NotHttp) {
             return;
         }
         let lane = self.lane_mut(side);
+        if !lane.synced {
+            lane.lost_at = lane.lost_at.max(gap.time);
+            return;
+        }
         lane.latest = gap.time;
         let inside = if lane.buffer.is_empty() { gap.len.min(lane.decoder.certain_body()) } else { 0 };
         let stepped = lane.decoder.gap(inside).unwrap_or(0);
@@ -298,7 +318,7 @@ impl Http1 {
 
     /// No byte of this side follows.
     pub fn end(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, time: Nanos) {
-        self.resume(host, connection, side, true);
+        self.resume(host, connection, side, Nanos::MAX);
         let lane = self.lane_mut(side);
         if !lane.in_message {
             return;
@@ -324,9 +344,15 @@ impl Http1 {
 
     /// The connection is gone, or the agent stops (`stopping`): hands out what is open, marked.
     pub fn close(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, stopping: bool) {
+        self.hand_out_all(host, connection, stopping.then_some(Missing::AgentStopped));
+        self.request.buffer = Vec::new();
+        self.response.buffer = Vec::new();
+    }
+
+    fn hand_out_all(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, why: Option<Missing>) {
         for mut open in std::mem::take(&mut self.open) {
-            if stopping {
-                open.miss(Missing::AgentStopped);
+            if let Some(why) = why {
+                open.miss(why);
             }
             if open.request.is_some() && !open.request_done {
                 open.miss(Missing::RequestAborted);
@@ -338,8 +364,6 @@ impl Http1 {
             }
             self.hand_out(host, connection, open);
         }
-        self.request.buffer = Vec::new();
-        self.response.buffer = Vec::new();
     }
 
     /// Gives up the bodies kept so far; what they leave is marked. Answers how many bytes that frees.
@@ -377,9 +401,9 @@ impl Http1 {
     }
 
     /// The exchange that this side's open message belongs to.
-    fn current(&mut self, side: Side) -> Option<usize> {
+    fn current(&self, side: Side) -> Option<usize> {
         match side {
-            Side::Request => self.open.len().checked_sub(1),
+            Side::Request => self.open.iter().rposition(|open| !open.request_done),
             Side::Response => self.unanswered(),
         }
     }
@@ -391,7 +415,7 @@ impl Http1 {
     }
 
     /// Without sync, only a call that certainly begins with a start line counts.
-    fn find_message(&mut self, side: Side, data: &[u8], call_start: bool) -> bool {
+    fn find_message(&mut self, side: Side, data: &[u8], time: Nanos, call_start: bool) -> bool {
         let looks = match side {
             Side::Request => looks_like_request(data),
             Side::Response => looks_like_response(data),
@@ -401,6 +425,7 @@ impl Http1 {
             lane.synced = true;
             return true;
         }
+        lane.lost_at = lane.lost_at.max(time);
         lane.unsynced_calls = lane.unsynced_calls.saturating_add(1);
         if self.state == State::Unrecognised
             && self.request.unsynced_calls.max(self.response.unsynced_calls) >= DOUBT_CALLS
@@ -427,6 +452,10 @@ impl Http1 {
         if !lane.synced {
             return;
         }
+        if used == buffer.len() {
+            // Also gives back the room that a long head took.
+            return;
+        }
         buffer.drain(..used);
         if used >= old {
             lane.since = latest;
@@ -448,25 +477,15 @@ impl Http1 {
         let mut at = 0;
         loop {
             let rest = &input[at..];
-            if !self.lane(side).in_message {
-                if rest.is_empty() || !self.is_ready(side, settled) {
-                    return at;
-                }
-                if side == Side::Response && self.unanswered().is_none() {
-                    // A response that no request was seen for: handed out as such.
-                    self.open.push_back(Open {
-                        request_done: true,
-                        missing: vec![Missing::Request],
-                        ..Open::default()
-                    });
-                }
+            if !self.lane(side).in_message && (rest.is_empty() || !self.is_ready(side, settled)) {
+                return at;
             }
+            let time = if at < old { since } else { self.lane(side).latest };
             let asked = match side {
                 Side::Request => Asked::Normal,
-                Side::Response => self.unanswered().map_or(Asked::Normal, |at| self.open[at].asked()),
+                Side::Response => self.asker(host, connection, time).map_or(Asked::Normal, |at| self.open[at].asked()),
             };
             let lane = self.lane_mut(side);
-            let time = if at < old { since } else { lane.latest };
             match lane.decoder.step(rest, asked) {
                 Step::Head { head, used } => {
                     at += used;
@@ -499,22 +518,16 @@ impl Http1 {
 
     fn request_head(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, head: Head, time: Nanos) {
         self.state = State::Http;
+        self.make_room(host, connection);
         self.heads += head.weight();
-        if self.unanswered().is_none() {
-            self.uncertain = false;
-        }
-        let most = if host.is_full() { MAX_OPEN_WHEN_FULL } else { MAX_OPEN };
-        if self.open.len() >= most
-            && let Some(mut oldest) = self.open.pop_front()
-        {
-            oldest.miss(Missing::Response);
-            self.uncertain = true;
-            self.hand_out(host, connection, oldest);
+        if time <= self.answered {
+            self.pipelines = true;
+            self.doubt();
         }
         let wanted = host.body_wanted(Some(&head), None);
         let may_leave = head.method() == b"CONNECT" || wants_upgrade(&head);
-        let mut open = Open { wanted, may_leave, after_loss: self.request.lost, ..Open::default() };
-        if self.uncertain {
+        let mut open = Open { began: time, wanted, may_leave, after_loss: self.request.lost, ..Open::default() };
+        if self.pipelines && self.lossy {
             open.miss(Missing::PairingUncertain);
         }
         let last_byte = self.request.latest;
@@ -531,15 +544,26 @@ impl Http1 {
             return;
         }
         let latest = self.response.latest;
-        self.response.in_message = true;
-        let lost = std::mem::take(&mut self.response.lost);
-        self.note_pipelining(host, connection, time, lost);
-        let Some(at) = self.unanswered() else { return };
-        // Responses to requests that went by unseen: they began before the next request that was seen.
-        let next = &self.open[at];
-        if next.after_loss && next.request.as_ref().is_some_and(|request| request.first_byte > time) {
-            self.open.insert(at, Open { request_done: true, missing: vec![Missing::Request], ..Open::default() });
+        let at = match self.asker(host, connection, time) {
+            Some(at) => at,
+            None => {
+                let at = self.unanswered().unwrap_or(self.open.len());
+                let missing = vec![Missing::Request];
+                self.open.insert(at, Open { began: time, request_done: true, missing, ..Open::default() });
+                at
+            }
+        };
+        self.answered = time;
+        if !self.response.lost && self.open.get(at + 1).is_some_and(|next| next.began <= time) {
+            self.pipelines = true;
+            self.doubt();
         }
+        // Between the request and the end of the loss there is room for more requests and responses.
+        if self.response.lost && self.open[at].request.is_some() && self.open[at].began <= self.response.lost_at {
+            self.open[at].miss(Missing::PairingUncertain);
+        }
+        self.response.lost = false;
+        self.response.in_message = true;
         self.heads += head.weight();
         let open = &mut self.open[at];
         open.wanted = host.body_wanted(open.request.as_ref().map(|request| &request.head), Some(&head));
@@ -574,6 +598,9 @@ impl Http1 {
         let status = open.response.as_ref().map_or(0, |response| response.head.status());
         let leaves =
             side == Side::Response && (status == 101 || open.asked() == Asked::Connect && (200..300).contains(&status));
+        if side == Side::Response && open.is_unsure_of_length() {
+            (self.response.lost, self.response.lost_at) = (true, latest);
+        }
         if leaves {
             self.state = State::Tunnel;
             self.request.decoder.leave();
@@ -595,63 +622,89 @@ impl Http1 {
                 self.message_done(host, connection, side, None);
             }
             // The server will say what it thinks of it.
-            Side::Request => self.open.push_back(Open {
-                request_done: true,
-                missing: vec![Missing::RequestMalformed],
-                ..Open::default()
-            }),
+            Side::Request => {
+                self.make_room(host, connection);
+                let (began, missing) = (self.request.latest, vec![Missing::RequestMalformed]);
+                self.open.push_back(Open { began, request_done: true, missing, ..Open::default() });
+            }
             Side::Response if self.state == State::Unrecognised => self.state = State::NotHttp,
             Side::Response => {
-                self.with_current(side, |open| open.miss(Missing::ResponseMalformed));
-                self.message_done(host, connection, side, None);
+                let time = self.response.latest;
+                self.with_current(side, |open| {
+                    if in_message || open.began <= time {
+                        open.miss(Missing::ResponseMalformed);
+                    }
+                });
+                // Bytes that do not even begin like a response may not be one: a better one may follow.
+                if in_message {
+                    self.message_done(host, connection, side, None);
+                }
             }
         }
-        self.lane_mut(side).lose_sync();
+        let lane = self.lane_mut(side);
+        lane.lose_sync(lane.latest);
+        self.lossy = true;
+        self.doubt();
     }
 
     /// Bytes are missing where a message may have ended or begun.
     fn lose_sync(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, len: u64, why: Why) {
         let in_message = self.lane(side).in_message;
-        self.lane_mut(side).lose_sync();
-        if self.pipelines {
-            self.uncertain = true;
-            for open in &mut self.open {
-                open.miss(Missing::PairingUncertain);
-            }
-        }
+        let lane = self.lane_mut(side);
+        lane.lose_sync(lane.latest);
+        self.lossy = true;
+        self.doubt();
         if in_message {
             self.with_current(side, |open| open.miss(unseen(side, len, why)));
             self.message_done(host, connection, side, None);
         }
     }
 
-    /// Several requests were sent before a response began at `time`: the client pipelines. Or, where responses may have
-    /// gone by unseen, it has had the others: the response is that of the last one, for all that can be known.
-    fn note_pipelining(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, time: Nanos, lost: bool) {
-        let was_sent = |open: &Open| open.request.as_ref().is_some_and(|request| request.first_byte <= time);
-        let sent = self.open.iter().filter(|open| !open.response_done).take_while(|open| was_sent(open)).count();
-        if sent < 2 {
+    /// The exchange that a response which begins at `time` belongs to; none where its request was not seen. Asked before
+    /// its head is read, for that depends on the request.
+    fn asker(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, time: Nanos) -> Option<usize> {
+        if !self.response.in_message {
+            self.pass_over(host, connection, time);
+        }
+        let at = self.unanswered()?;
+        let open = &self.open[at];
+        let is_later = !self.response.in_message && open.after_loss && open.began > time;
+        (!is_later).then_some(at)
+    }
+
+    /// Where responses may have gone by unseen: a client that does not pipeline had those to all but the last of the
+    /// requests that it sent until then. `until`: all responses before were taken in.
+    pub fn pass_over(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, until: Nanos) {
+        if !self.response.lost || self.pipelines {
             return;
         }
-        if !lost {
-            self.pipelines = true;
+        while self.open.get(1).is_some_and(|next| next.began <= until) && self.open[0].request_done {
+            let Some(mut open) = self.open.pop_front() else { return };
+            open.miss(Missing::Response);
+            self.hand_out(host, connection, open);
+        }
+    }
+
+    /// Messages may have gone by unseen and the client pipelines: marks what is open, whichever of the two came last.
+    fn doubt(&mut self) {
+        if self.pipelines && self.lossy {
+            self.open.iter_mut().for_each(|open| open.miss(Missing::PairingUncertain));
+        }
+    }
+
+    /// For one more request: hands out all that is open where it is too much. Whose the responses are that follow cannot
+    /// be told at once.
+    fn make_room(&mut self, host: &mut dyn Host, connection: &Arc<Connection>) {
+        let most = if host.is_full() { MAX_OPEN_WHEN_FULL } else { MAX_OPEN };
+        if self.open.len() < most {
             return;
         }
-        let mut unanswered = sent;
-        for mut open in std::mem::take(&mut self.open) {
-            if open.response_done || unanswered == 0 {
-                self.open.push_back(open);
-                continue;
-            }
-            unanswered -= 1;
-            open.miss(Missing::PairingUncertain);
-            if unanswered == 0 || self.pipelines {
-                self.open.push_back(open);
-            } else {
-                open.miss(Missing::Response);
-                self.hand_out(host, connection, open);
-            }
-        }
+        self.pipelines |= self.open.len() >= MAX_OPEN;
+        self.lossy = true;
+        self.doubt();
+        self.hand_out_all(host, connection, None);
+        self.request.lost = true;
+        self.response.lose_sync(self.request.latest);
     }
 
     fn hand_out(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, mut open: Open) {

@@ -75,6 +75,7 @@ pub(crate) fn connection(direction: Direction, local: Address, remote: Address) 
         user_id: Some(99),
         user_name: Some("haproxy".to_owned()),
         container: Some(container),
+        names: None,
     };
     Connection { id: 7, direction, local, remote, process: Arc::new(process) }
 }
