@@ -13,6 +13,9 @@ use crate::recording::Recorder;
 const BUSY: Duration = Duration::from_millis(8);
 const IDLE: Duration = Duration::from_millis(100);
 
+/// Ahead of ordinary processes, behind real-time ones.
+const NICE: i32 = -10;
+
 /// How often what waits for time to settle it is looked at, in ns.
 const SETTLE_EVERY: u64 = 5_000_000;
 
@@ -27,7 +30,7 @@ pub fn run(
     recorder: Option<Recorder>,
     stop: &Arc<AtomicBool>,
 ) {
-    pin(reader.cpu);
+    settle_in(reader.cpu);
     let mut pause = IDLE;
     let (mut next_settle, mut lost) = (0, 0);
     let mut next_tick = bpf::boot_time() + SECOND;
@@ -73,9 +76,13 @@ pub fn run(
     }
 }
 
-/// On its CPU the worker finds the events in that CPU's cache. Failing that, it works from anywhere.
-fn pin(cpu: usize) {
+/// On its CPU the worker finds the events in that CPU's cache. It sleeps nearly always, and what it reads is overwritten
+/// by nobody but lost when it comes too late: so it does not queue behind those it watches. Failing either, it works.
+fn settle_in(cpu: usize) {
     if let Err(error) = bpf::pin_to_cpu(cpu) {
         log::debug!("cannot pin the worker of CPU {cpu}: {error}");
+    }
+    if let Err(error) = bpf::set_nice(NICE) {
+        log::debug!("cannot raise the priority of the worker of CPU {cpu}: {error}");
     }
 }

@@ -37,6 +37,13 @@ fn clock(id: libc::clockid_t) -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// Lets the calling thread run soon after it wakes: `nice` as in setpriority(2), which on Linux is a thread's own.
+pub fn set_nice(nice: i32) -> std::io::Result<()> {
+    // SAFETY: no pointers; 0 is the calling thread.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 /// Keeps the calling thread on one CPU.
 pub fn pin_to_cpu(cpu: usize) -> std::io::Result<()> {
     // SAFETY: a zeroed cpu_set_t is an empty one.

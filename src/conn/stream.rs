@@ -288,3 +288,6 @@ impl Stream {
 fn first_position(position: u32) -> u64 {
     (1 << 62) + u64::from(position)
 }
+
+#[cfg(test)]
+mod tests;

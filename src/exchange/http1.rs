@@ -837,3 +837,6 @@ fn sum_of(missing: &mut Missing, of: Side, why: Why) -> Option<&mut u64> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
