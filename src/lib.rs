@@ -21,7 +21,7 @@ pub mod check;
 pub mod pipeline;
 pub mod recording;
 pub mod replay;
-mod worker;
+pub mod worker;
 
 pub mod bpf;
 pub mod conn;

@@ -10,9 +10,6 @@ use crate::identity::Processes;
 use crate::sink::queue::Outbox;
 use crate::stats::{Memory, Stats};
 
-/// Records after which a batch is sent in the midst of a pass.
-const BATCH: usize = 256;
-
 /// Everything that workers share.
 pub struct Pipeline {
     pub settings: RwLock<Arc<Settings>>,
@@ -75,12 +72,13 @@ impl Pipeline {
             boot_to_wall: self.boot_to_wall.load(Ordering::Relaxed),
             settled,
             next_id: &mut next_id,
+            outbox: Some(&self.outbox),
             records: Vec::new(),
             record_bytes: 0,
         };
         let mut pass = Pass { pipeline: self, env };
         work(&mut pass);
-        pass.send();
+        pass.env.send();
     }
 }
 
@@ -97,9 +95,6 @@ impl Pass<'_> {
             Some(event) => self.pipeline.table.handle(event, &mut self.env),
             None => self.env.stats.bad_events.add(1),
         }
-        if self.env.records.len() >= BATCH {
-            self.send();
-        }
     }
 
     /// Lets a worker's share of the connections go on where all events up to `settled` have been taken in.
@@ -109,13 +104,6 @@ impl Pass<'_> {
         let excess = self.env.memory.excess();
         if excess > 0 {
             self.pipeline.table.evict(excess, &mut self.env);
-        }
-    }
-
-    fn send(&mut self) {
-        if !self.env.records.is_empty() {
-            let bytes = std::mem::take(&mut self.env.record_bytes);
-            self.pipeline.outbox.send(std::mem::take(&mut self.env.records), bytes);
         }
     }
 }

@@ -5,11 +5,12 @@
 //! Format: the magic, the clock's offset (i64, ns), the number of workers (u64), then frames: length of the rest (u32),
 //! kind (u8), worker (u16), content. All little-endian.
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::{BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -23,8 +24,9 @@ use crate::stats::Stats;
 
 const MAGIC: &[u8; 8] = b"sidetap\x01";
 
-/// Frames that wait to be written.
+/// Frames, and their bytes, that wait to be written.
 const QUEUE: usize = 65_536;
+const QUEUE_BYTES: usize = 64 << 20;
 
 /// The longest frame taken from a file: an event has at most 32 KiB of payload.
 const MAX_FRAME: usize = 64 << 10;
@@ -45,6 +47,8 @@ struct ProcessFrame {
 #[derive(Clone)]
 pub struct Recorder {
     frames: Sender<Vec<u8>>,
+    /// Bytes of frames that wait.
+    waiting: Arc<AtomicUsize>,
     stats: Arc<Stats>,
 }
 
@@ -63,19 +67,26 @@ impl Recorder {
             .mode(0o600)
             .open(path)
             .with_context(|| format!("cannot create the recording {}", path.display()))?;
+        if file.metadata()?.is_file() {
+            // There may have been one that others can read.
+            file.set_permissions(Permissions::from_mode(0o600))?;
+        }
         let mut file = BufWriter::with_capacity(1 << 20, file);
         file.write_all(MAGIC)?;
         file.write_all(&boot_to_wall.to_le_bytes())?;
         file.write_all(&(workers as u64).to_le_bytes())?;
         let (frames, queue): (_, Receiver<Vec<u8>>) = bounded(QUEUE);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let written = waiting.clone();
         let name = path.display().to_string();
         let thread = thread::Builder::new().name("recording".into()).spawn(move || {
             for frame in queue {
                 file.write_all(&frame).with_context(|| format!("cannot write the recording {name}"))?;
+                written.fetch_sub(frame.len(), Ordering::Relaxed);
             }
             file.flush().with_context(|| format!("cannot write the recording {name}"))
         })?;
-        Ok((Recorder { frames, stats }, thread))
+        Ok((Recorder { frames, waiting, stats }, thread))
     }
 
     /// An event, preceded by what is known of the process where it opens a connection.
@@ -104,7 +115,10 @@ impl Recorder {
         frame.push(kind);
         frame.extend_from_slice(&(worker as u16).to_le_bytes());
         frame.extend_from_slice(content);
-        if self.frames.try_send(frame).is_err() {
+        let len = frame.len();
+        let fits = self.waiting.fetch_add(len, Ordering::Relaxed) + len <= QUEUE_BYTES;
+        if !fits || self.frames.try_send(frame).is_err() {
+            self.waiting.fetch_sub(len, Ordering::Relaxed);
             self.stats.lost_recording.add(1);
         }
     }
@@ -172,3 +186,6 @@ impl Recording {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

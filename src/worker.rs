@@ -14,10 +14,13 @@ const BUSY: Duration = Duration::from_millis(8);
 const IDLE: Duration = Duration::from_millis(100);
 
 /// Ahead of ordinary processes, behind real-time ones.
-const NICE: i32 = -10;
+pub const NICE: i32 = -10;
 
 /// How often what waits for time to settle it is looked at, in ns.
 const SETTLE_EVERY: u64 = 5_000_000;
+
+/// How long one pass reads before it sends what it has and lets time settle things.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -37,22 +40,25 @@ pub fn run(
     loop {
         let last = stop.load(Ordering::Acquire);
         let now = bpf::boot_time();
-        let mut events = 0u64;
+        let (mut events, mut is_drained) = (0u64, true);
         pipeline.pass(pipeline.progress.settled(), |pass| {
-            let drained = reader.drain(|bytes| {
+            let drained = reader.drain(PATIENCE, |bytes| {
                 events += 1;
                 if let Some(recorder) = &recorder {
                     recorder.event(index, bytes, &pipeline.processes);
                 }
                 pass.event(bytes);
             });
-            if let Err(error) = drained {
+            is_drained = drained.unwrap_or_else(|error| {
                 log::error!("{error:#}");
-            }
-            // Everything that was in the buffer before `now` has been taken in.
-            pipeline.progress.reached(index, now);
-            if let Some(recorder) = &recorder {
-                recorder.reached(index, now);
+                true
+            });
+            if is_drained {
+                // Everything that was in the buffer before `now` has been taken in.
+                pipeline.progress.reached(index, now);
+                if let Some(recorder) = &recorder {
+                    recorder.reached(index, now);
+                }
             }
             if now >= next_settle {
                 next_settle = now + SETTLE_EVERY;
@@ -68,6 +74,9 @@ pub fn run(
                 }
             }
         });
+        if !is_drained {
+            continue;
+        }
         if last {
             return;
         }

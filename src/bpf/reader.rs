@@ -3,18 +3,29 @@
 use std::ffi::{c_int, c_void};
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result};
 use libbpf_sys as sys;
 
 /// Called with each event's bytes; alive only while `drain` runs.
 type Callback<'a> = &'a mut dyn FnMut(&[u8]);
 
+/// Bytes after which libbpf gives the room back to the kernel: while a whole buffer was being read it would stay full.
+const PORTION: usize = 256 << 10;
+
+/// What `on_record` needs.
+#[derive(Default)]
+struct Context {
+    callback: Option<NonNull<Callback<'static>>>,
+    /// Bytes left of the portion.
+    left: usize,
+}
+
 pub struct Reader {
     buffer: NonNull<sys::perf_buffer>,
     // Boxed: libbpf keeps its address.
-    current: Box<Option<NonNull<Callback<'static>>>>,
+    context: Box<Context>,
     pub cpu: usize,
 }
 
@@ -36,7 +47,7 @@ impl Reader {
         attr.set_watermark(1);
         attr.__bindgen_anon_2.wakeup_watermark = (bytes / 4) as u32;
 
-        let mut current = Box::new(None);
+        let mut context = Box::<Context>::default();
         let (mut cpus, mut keys) = ([cpu as c_int], [cpu as c_int]);
         let options = sys::perf_buffer_raw_opts {
             sz: size_of::<sys::perf_buffer_raw_opts>() as _,
@@ -45,21 +56,21 @@ impl Reader {
             map_keys: keys.as_mut_ptr(),
             ..Default::default()
         };
-        // SAFETY: all pointers are valid for the call; `current` is boxed and lives as long as the buffer.
+        // SAFETY: all pointers are valid for the call; `context` is boxed and lives as long as the buffer.
         let buffer = unsafe {
             sys::perf_buffer__new_raw(
                 events,
                 (bytes / page) as _,
                 &mut attr,
                 Some(on_record),
-                (&raw mut *current).cast::<c_void>(),
+                (&raw mut *context).cast::<c_void>(),
                 &options,
             )
         };
         let buffer = NonNull::new(buffer)
             .ok_or_else(std::io::Error::last_os_error)
             .with_context(|| format!("cannot open the event buffer of CPU {cpu} ({bytes} bytes)"))?;
-        Ok(Reader { buffer, current, cpu })
+        Ok(Reader { buffer, context, cpu })
     }
 
     /// Waits until the buffer has reached its watermark or the time is up.
@@ -72,18 +83,24 @@ impl Reader {
         unsafe { libc::ppoll(&mut poll, 1, &timeout, std::ptr::null()) };
     }
 
-    /// Hands every event that is in the buffer to `callback`, oldest first.
-    pub fn drain(&mut self, mut callback: impl FnMut(&[u8])) -> Result<()> {
+    /// Hands the events in the buffer to `callback`, oldest first, for about as long as `patience`. Answers whether it
+    /// has reached the end.
+    pub fn drain(&mut self, patience: Duration, mut callback: impl FnMut(&[u8])) -> Result<bool> {
+        let start = Instant::now();
         let mut callback: Callback = &mut callback;
-        // The lifetime ends with this function, as `current` is emptied before it returns.
-        *self.current = NonNull::new((&raw mut callback).cast::<Callback<'static>>());
-        // SAFETY: the buffer is valid; `on_record` finds `callback` through `current` and nowhere else.
-        let result = unsafe { sys::perf_buffer__consume_buffer(self.buffer.as_ptr(), 0) };
-        *self.current = None;
-        if result < 0 {
-            bail!("cannot read the event buffer of CPU {}: {}", self.cpu, std::io::Error::from_raw_os_error(-result));
-        }
-        Ok(())
+        // The lifetime ends with this function, as the context is emptied before it returns.
+        self.context.callback = NonNull::new((&raw mut callback).cast::<Callback<'static>>());
+        let result = loop {
+            self.context.left = PORTION;
+            // SAFETY: the buffer is valid; `on_record` finds `callback` through the context and nowhere else.
+            let result = unsafe { sys::perf_buffer__consume_buffer(self.buffer.as_ptr(), 0) };
+            let is_end = self.context.left > 0;
+            if result < 0 || is_end || start.elapsed() > patience {
+                break if result < 0 { Err(std::io::Error::from_raw_os_error(-result)) } else { Ok(is_end) };
+            }
+        };
+        self.context.callback = None;
+        result.with_context(|| format!("cannot read the event buffer of CPU {}", self.cpu))
     }
 }
 
@@ -96,19 +113,20 @@ impl Drop for Reader {
 
 /// A record: `struct perf_event_header`, then for a sample a 32-bit size and as many bytes (perf_event_open(2)).
 unsafe extern "C" fn on_record(context: *mut c_void, _cpu: c_int, header: *mut sys::perf_event_header) -> c_int {
-    // SAFETY: the context is the reader's `current`; libbpf hands out a whole record of `header.size` bytes.
+    // SAFETY: the context is the reader's, which nothing else touches while libbpf reads; libbpf hands out a whole
+    // record of `header.size` bytes.
     unsafe {
-        let callback = &*context.cast::<Option<NonNull<Callback<'static>>>>();
+        let context = &mut *context.cast::<Context>();
+        context.left = context.left.saturating_sub(usize::from((*header).size));
         // What did not fit is counted where it happened, in the kernel programs, by kind.
-        if (*header).type_ != sys::PERF_RECORD_SAMPLE {
-            return sys::LIBBPF_PERF_EVENT_CONT;
+        if (*header).type_ == sys::PERF_RECORD_SAMPLE {
+            let body = header.cast::<u8>().add(size_of::<sys::perf_event_header>());
+            let room = usize::from((*header).size).saturating_sub(size_of::<sys::perf_event_header>() + 4);
+            let size = (body.cast::<u32>().read_unaligned() as usize).min(room);
+            if let Some(mut callback) = context.callback {
+                (callback.as_mut())(std::slice::from_raw_parts(body.add(4), size));
+            }
         }
-        let body = header.cast::<u8>().add(size_of::<sys::perf_event_header>());
-        let room = usize::from((*header).size).saturating_sub(size_of::<sys::perf_event_header>() + 4);
-        let size = (body.cast::<u32>().read_unaligned() as usize).min(room);
-        if let Some(mut callback) = *callback {
-            (callback.as_mut())(std::slice::from_raw_parts(body.add(4), size));
-        }
-        sys::LIBBPF_PERF_EVENT_CONT
+        if context.left > 0 { sys::LIBBPF_PERF_EVENT_CONT } else { sys::LIBBPF_PERF_EVENT_DONE }
     }
 }

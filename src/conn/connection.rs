@@ -12,6 +12,7 @@ use crate::exchange::{Connection, ConnectionEvent, Direction, Exchange, Nanos, P
 use crate::identity::Processes;
 use crate::plugin;
 use crate::proto::Head;
+use crate::sink::queue::Outbox;
 use crate::stats::{Memory, Stats};
 use crate::url;
 
@@ -22,6 +23,9 @@ const SKIP_MOST: u64 = 1 << 30;
 
 /// Memory of a connection's event on its way out.
 const EVENT_WEIGHT: usize = size_of::<Record>() + size_of::<ConnectionEvent>();
+
+/// Records after which a batch is sent in the midst of a pass.
+const BATCH: usize = 256;
 
 /// What a worker carries along: the outside, and what came out of it.
 pub struct Env<'a> {
@@ -36,6 +40,8 @@ pub struct Env<'a> {
     pub settled: u64,
     /// Numbers exchanges.
     pub next_id: &'a mut dyn FnMut() -> u64,
+    /// Where records go; none: they stay in `records`.
+    pub outbox: Option<&'a Outbox>,
     /// What is to go to the sinks.
     pub records: Vec<Record>,
     /// What `records` weigh.
@@ -45,6 +51,21 @@ pub struct Env<'a> {
 impl Env<'_> {
     pub fn wall(&self, boot: u64) -> Nanos {
         boot.saturating_add_signed(self.boot_to_wall)
+    }
+
+    /// Counts in what was added to `records`; hands them on once they are many.
+    fn added(&mut self, bytes: usize) {
+        self.record_bytes += bytes;
+        if self.records.len() >= BATCH {
+            self.send();
+        }
+    }
+
+    /// Hands the records to the sinks.
+    pub fn send(&mut self) {
+        if let Some(outbox) = self.outbox.filter(|_| !self.records.is_empty()) {
+            outbox.send(std::mem::take(&mut self.records), std::mem::take(&mut self.record_bytes));
+        }
     }
 }
 
@@ -263,7 +284,6 @@ impl Conn {
         let Some(known) = self.known.as_ref().filter(|_| !self.silent) else { return };
         self.reported = observed;
         env.memory.adjust(0, EVENT_WEIGHT);
-        env.record_bytes += EVENT_WEIGHT;
         let moved = |flow: Flow| {
             let closing = self.closing.as_ref().map(|closing| closing.final_positions[flow as usize]);
             moved(&self.streams[flow as usize], closing)
@@ -279,6 +299,7 @@ impl Conn {
             finalized,
             error: error.map(errno_name),
         })));
+        env.added(EVENT_WEIGHT);
     }
 
     /// When the last event went out.
@@ -456,7 +477,7 @@ impl Host for ConnHost<'_, '_> {
         }
         if self.env.records.len() > before {
             self.env.memory.adjust(0, weight);
-            self.env.record_bytes += kept + weight;
+            self.env.added(kept + weight);
         } else {
             self.env.memory.release(kept);
         }

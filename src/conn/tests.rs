@@ -99,6 +99,7 @@ impl Bench {
             boot_to_wall: 0,
             settled: self.settled,
             next_id: &mut next_id,
+            outbox: None,
             records: Vec::new(),
             record_bytes: 0,
         };

@@ -278,8 +278,12 @@ impl Http1 {
             }
             return;
         }
+        let old = lane.buffer.len();
+        if lane.buffer.iter().all(|byte| b"\r\n".contains(byte)) {
+            // Empty lines before a message are no part of it.
+            lane.since = time;
+        }
         lane.buffer.extend_from_slice(data);
-        let old = lane.buffer.len() - data.len();
         self.run_buffer(host, connection, side, old, settled);
     }
 

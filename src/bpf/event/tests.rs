@@ -1,0 +1,141 @@
+//! Events as bytes: each kind read, and nothing that damage does to them is more than an event that is none.
+
+use std::mem::offset_of;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use types::{
+    close_event, connection, connection_flag, data_event, end_event, event_head, event_kind, exec_event, open_event,
+};
+
+/// An event's head as the kernel lays it out, the rest zeros.
+struct Raw(Vec<u8>);
+
+impl Raw {
+    fn new<T>(kind: event_kind) -> Raw {
+        Raw(vec![0; size_of::<T>()])
+            .put(offset_of!(event_head, time), &7u64.to_ne_bytes())
+            .int(offset_of!(event_head, kind), kind.0)
+    }
+
+    fn put(mut self, at: usize, bytes: &[u8]) -> Raw {
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+        self
+    }
+
+    fn int(self, at: usize, value: u32) -> Raw {
+        self.put(at, &value.to_ne_bytes())
+    }
+
+    fn parse(&self) -> Option<Event<'_>> {
+        Event::parse(&self.0)
+    }
+}
+
+fn data(moved: u32, attached: u32, payload: &[u8]) -> Raw {
+    let mut raw = Raw::new::<data_event>(event_kind::EVENT_DATA)
+        .put(offset_of!(data_event, connection), &9u64.to_ne_bytes())
+        .int(offset_of!(data_event, position), u32::MAX)
+        .int(offset_of!(data_event, moved), moved)
+        .int(offset_of!(data_event, attached), attached)
+        .put(offset_of!(data_event, direction), &[1])
+        .put(offset_of!(data_event, flags), &[1]);
+    raw.0.extend(payload);
+    raw
+}
+
+#[test]
+fn bytes_that_were_moved() {
+    let raw = data(10, 5, b"hello and what pads the sample");
+    let Some(Event::Data(event)) = raw.parse() else { panic!("{:?}", raw.parse()) };
+    assert_eq!((event.time, event.connection, event.flow), (7, 9, Flow::Received));
+    assert_eq!((event.position, event.moved, event.payload), (u32::MAX, 10, &b"hello"[..]));
+    assert!(event.call_start && !event.unobservable);
+}
+
+#[test]
+fn more_bytes_announced_than_there_are_is_no_event() {
+    assert!(data(10, 6, b"hello").parse().is_none());
+    assert!(data(u32::MAX, u32::MAX, b"hello").parse().is_none());
+    assert!(data(4, 5, b"hello").parse().is_none(), "more attached than moved");
+}
+
+#[test]
+fn an_opening_has_addresses() {
+    let at = offset_of!(open_event, connection);
+    let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1];
+    let raw = Raw::new::<open_event>(event_kind::EVENT_OPEN)
+        .int(at + offset_of!(connection, pid), 42)
+        .put(at + offset_of!(connection, family), &(libc::AF_INET6 as u16).to_ne_bytes())
+        .put(at + offset_of!(connection, local), &mapped)
+        .put(at + offset_of!(connection, local_port), &80u16.to_ne_bytes())
+        .int(at + offset_of!(connection, base), 5);
+    let Some(Event::Open(opened)) = raw.parse() else { panic!("{:?}", raw.parse()) };
+    assert_eq!(opened.info.local, Address::Ip("10.0.0.1:80".parse().unwrap()));
+    assert_eq!((opened.info.pid, opened.info.base, opened.info.opened), (42, Some([5, 0]), None));
+}
+
+#[test]
+fn older_connections_have_no_first_position() {
+    let at = offset_of!(open_event, connection);
+    let older = connection_flag::CONNECTION_OLDER.0 as u8;
+    let raw = Raw::new::<open_event>(event_kind::EVENT_OPEN)
+        .int(at + offset_of!(connection, base), 5)
+        .put(at + offset_of!(connection, flags), &[older]);
+    let Some(Event::Open(opened)) = raw.parse() else { panic!("{:?}", raw.parse()) };
+    assert_eq!(opened.info.base, None);
+}
+
+#[test]
+fn unix_sockets_have_paths() {
+    let at = offset_of!(open_event, connection);
+    let raw = Raw::new::<open_event>(event_kind::EVENT_OPEN)
+        .put(at + offset_of!(connection, family), &(libc::AF_UNIX as u16).to_ne_bytes())
+        .put(offset_of!(open_event, local_path), b"/run/haproxy.sock\0")
+        .int(offset_of!(open_event, local_path_len), 18)
+        .put(offset_of!(open_event, remote_path), b"\0name")
+        .int(offset_of!(open_event, remote_path_len), 5);
+    let Some(Event::Open(opened)) = raw.parse() else { panic!("{:?}", raw.parse()) };
+    assert_eq!(opened.info.local, Address::Unix("/run/haproxy.sock".into()));
+    assert_eq!(opened.info.remote, Address::Unix("@name".into()));
+}
+
+#[test]
+fn ends_and_programs() {
+    let end = Raw::new::<end_event>(event_kind::EVENT_END).int(offset_of!(end_event, position), 8);
+    assert!(matches!(end.parse(), Some(Event::End { time: 7, position: 8, flow: Flow::Sent, .. })));
+    let error = offset_of!(close_event, connection) + offset_of!(connection, error);
+    let close = Raw::new::<close_event>(event_kind::EVENT_CLOSE).int(error, libc::ECONNRESET as u32);
+    let Some(Event::Close { info, .. }) = close.parse() else { panic!("{:?}", close.parse()) };
+    assert_eq!(info.error, Some(libc::ECONNRESET));
+    let exec = Raw::new::<exec_event>(event_kind::EVENT_EXEC).put(offset_of!(exec_event, filename), b"/bin/\xff\0rest");
+    let Some(Event::Exec { filename, .. }) = exec.parse() else { panic!("{:?}", exec.parse()) };
+    assert_eq!(filename, "/bin/\u{fffd}");
+}
+
+#[test]
+fn another_kind_is_no_event() {
+    assert!(Raw::new::<open_event>(event_kind(99)).parse().is_none());
+    assert!(Event::parse(&[]).is_none());
+}
+
+proptest! {
+    #[test]
+    fn damage_never_panics(
+        kind in 0u32..8, size in 0usize..600, damage in vec((0usize..600, any::<u8>()), 0..40), cut in 0usize..600,
+    ) {
+        let mut raw = vec![0; size.max(size_of::<event_head>())];
+        raw[offset_of!(event_head, kind)..][..4].copy_from_slice(&kind.to_ne_bytes());
+        for (at, byte) in damage {
+            if let Some(place) = raw.get_mut(at) {
+                *place = byte;
+            }
+        }
+        raw.truncate(cut.max(size / 2));
+        if let Some(Event::Data(event)) = Event::parse(&raw) {
+            prop_assert!(event.payload.len() <= event.moved as usize);
+        }
+    }
+}
