@@ -225,6 +225,8 @@ fn check_of_haproxy(egress: &[Block], demo: &Demo) {
         let port = local_port(block.field("URL"));
         assert!(port == Some(demo.port("api-1")) || port == Some(demo.port("api-2")), "{}", block.field("URL"));
         assert!(block.field("URL").ends_with("/health"));
-        assert_eq!(block.section("Response Body").as_deref(), Some("OK"), "{block:#?}");
+        // The status is all that a check looks at: HAProxy hangs up without reading a body that comes after the head.
+        let body = block.section("Response Body");
+        assert!(body.is_none() || body.as_deref() == Some("OK"), "{block:#?}");
     }
 }

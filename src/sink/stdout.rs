@@ -146,8 +146,9 @@ mod tests {
             [(true, false, vec!["http_transaction"]), (false, true, vec!["connection"]), (false, false, vec![])]
         {
             let mut sink = Stdout::on(Vec::new(), objects, events);
-            sink.write(&event()).unwrap();
-            sink.write(&exchange()).unwrap();
+            for record in [event(), exchange()].iter().filter(|record| sink.wants(record)).collect::<Vec<_>>() {
+                sink.write(record).unwrap();
+            }
             sink.flush().unwrap();
             let text = String::from_utf8(sink.end).unwrap();
             let types: Vec<_> = text.lines().map(|line| line.split('"').nth(3).unwrap()).collect();

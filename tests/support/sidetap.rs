@@ -1,16 +1,20 @@
 //! The agent under test.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::captured::{Captured, Output, Transaction, counters};
 use super::program::Program;
 use super::{LIMIT, Scratch, data, fill, until};
+
+/// A pause this long says that the agent has nothing more to write.
+const QUIET: Duration = Duration::from_millis(300);
 
 /// How long attaching may take, the verifier's time included.
 const ATTACH: Duration = Duration::from_secs(30);
@@ -138,6 +142,18 @@ impl Sidetap {
     pub fn wait_for_pair(&mut self, id: &str) {
         self.wait_until(&format!("both sides of {id:?}"), |output| {
             output.transactions.iter().filter(|transaction| transaction.id() == id).count() >= 2
+        });
+    }
+
+    /// Waits until the agent has written what it had to write: nothing more for a while.
+    pub fn wait_until_quiet(&mut self) {
+        let last = Cell::new((usize::MAX, Instant::now()));
+        self.wait_until("a pause in what is written", |output| {
+            let count = output.transactions.len();
+            if count != last.get().0 {
+                last.set((count, Instant::now()));
+            }
+            last.get().1.elapsed() > QUIET
         });
     }
 
