@@ -22,13 +22,15 @@ const MAX_HOSTS: u64 = 256 << 10;
 /// How long the names of a hosts file are taken for those of another process in the same mount namespace.
 const HOSTS_FOR: Duration = Duration::from_secs(10);
 
+/// Mount namespace to the names of its hosts file and when they were read.
+type Hosts = HashMap<PathBuf, (Instant, Option<Arc<Names>>)>;
+
 #[derive(Debug, Default)]
 pub struct Processes {
     known: RwLock<HashMap<u32, Arc<Process>>>,
     /// User names by id, from /etc/passwd. Not through libc: its name services do not work in a static binary.
     users: HashMap<u32, String>,
-    /// Names by mount namespace, and when they were read.
-    hosts: Mutex<HashMap<PathBuf, (Instant, Option<Arc<Names>>)>>,
+    hosts: Mutex<Hosts>,
 }
 
 impl Processes {
