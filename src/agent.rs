@@ -32,6 +32,10 @@ use crate::worker;
 /// How long the sinks may take to write what they have been given when the agent ends.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether memory can be given back, and above what, in bytes.
+const TRIM_EVERY: Duration = Duration::from_secs(2);
+const TRIM_ABOVE: usize = 48 << 20;
+
 /// All buffers together; more CPUs have smaller ones.
 const BUFFERS_MAX: usize = 256 << 20;
 
@@ -105,6 +109,12 @@ fn wait(signals: &Receiver<i32>, stdout_closed: &Receiver<()>, run: &Run, pipeli
             recv(stdout_closed) -> _ => {
                 log::error!("stdout is closed: nobody reads what is captured");
                 return;
+            }
+            default(TRIM_EVERY) => {
+                // Only after a time with large bodies: giving back costs, and costs again when it is needed anew.
+                if resident() > TRIM_ABOVE + pipeline.memory.held() {
+                    bpf::give_back_memory();
+                }
             }
         }
     }
@@ -193,6 +203,13 @@ fn buffer_size(run: &Run) -> Result<usize> {
         bytes /= 2;
     }
     Ok(bytes)
+}
+
+/// Bytes of memory that the process has, from statm of proc(5).
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    pages.map_or(0, |pages: usize| pages.saturating_mul(4096))
 }
 
 fn listen_to_signals() -> Result<Receiver<i32>> {

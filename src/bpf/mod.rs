@@ -37,6 +37,12 @@ fn clock(id: libc::clockid_t) -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// Gives freed memory back to the system: what workers allocate, sinks free, and the C library keeps it.
+pub fn give_back_memory() {
+    // SAFETY: no pointers; malloc_trim(3) may be called at any time, from any thread.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// Lets the calling thread run soon after it wakes: `nice` as in setpriority(2), which on Linux is a thread's own.
 pub fn set_nice(nice: i32) -> std::io::Result<()> {
     // SAFETY: no pointers; 0 is the calling thread.

@@ -99,6 +99,8 @@ pub(super) struct Conn {
     pub(super) latest: u64,
     reported: Nanos,
     closing: Option<Closing>,
+    /// Where the last events that found no room ended, as far as that was told.
+    lost: [Option<u32>; 2],
     /// Key in the kernel's table.
     pub(super) socket: u64,
     id: u64,
@@ -187,8 +189,7 @@ impl Conn {
         {
             let mut host = ConnHost { env, known, transactions: &mut self.transactions };
             let connection = &known.connection;
-            let time = host.env.wall(data.time);
-            http.bytes(&mut host, connection, side, (data.payload, time, data.call_start), false);
+            http.bytes(&mut host, connection, side, (data.payload, data.time, data.call_start), false);
         } else {
             self.streams[data.flow as usize].insert(data, env.memory.excess() == 0);
         }
@@ -213,11 +214,17 @@ impl Conn {
 
     /// Events found no room in a buffer: where the last ones of this connection ended.
     pub(super) fn lost(&mut self, lost: [Option<u32>; 2], now: u64, env: &mut Env) {
-        for (stream, position) in self.streams.iter_mut().zip(lost) {
-            if let Some(position) = position {
-                stream.stands(position, now);
+        // One of long ago says nothing: positions come round.
+        if lost == self.lost {
+            return;
+        }
+        for flow in [Flow::Sent, Flow::Received] {
+            let at = flow as usize;
+            if let Some(position) = lost[at].filter(|_| lost[at] != self.lost[at]) {
+                self.streams[at].stands(position, now);
             }
         }
+        self.lost = lost;
         self.latest = self.latest.max(now);
         self.advance(env);
     }
@@ -235,7 +242,12 @@ impl Conn {
                 State::Tunnel => self.tunnel(env),
                 State::Doubtful if self.order.verdict == Verdict::Capture => {
                     self.order.verdict = Verdict::Look;
+                    self.streams.iter_mut().for_each(|stream| stream.look(true));
                     env.control.order(self.id, &self.order);
+                }
+                State::Http if self.order.verdict == Verdict::Look => {
+                    self.stop_looking();
+                    self.order_skips(env);
                 }
                 _ => self.order_skips(env),
             }
@@ -247,7 +259,7 @@ impl Conn {
             || !self.ignored
                 && (!self.is_known()
                     || self.streams.iter().any(Stream::is_waiting)
-                    || self.http.as_ref().is_some_and(|http| http.is_held_back(env.wall(env.settled))));
+                    || self.http.as_ref().is_some_and(|http| http.is_held_back(env.settled)));
     }
 
     /// Whether the socket is gone and everything of it has come.
@@ -266,10 +278,9 @@ impl Conn {
         self.advance(env);
         if let (Some(known), Some(http), false) = (&self.known, &mut self.http, self.ignored) {
             let mut host = ConnHost { env, known, transactions: &mut self.transactions };
-            let time = host.env.wall(end);
             if !stopping {
                 for side in [Side::Request, Side::Response] {
-                    http.end(&mut host, &known.connection, side, time);
+                    http.end(&mut host, &known.connection, side, end);
                 }
             }
             http.close(&mut host, &known.connection, stopping);
@@ -347,6 +358,16 @@ impl Conn {
         env.control.order(self.id, &self.order);
     }
 
+    /// The kernel has found a message and sends everything: a direction whose messages are found has no more gaps of that
+    /// kind.
+    fn stop_looking(&mut self) {
+        for flow in [Flow::Sent, Flow::Received] {
+            if self.http.as_ref().is_some_and(|http| http.is_synced(self.side(flow))) {
+                self.streams[flow as usize].look(false);
+            }
+        }
+    }
+
     /// Tells the kernel which body bytes nobody wants; and takes it back once they have gone by.
     fn order_skips(&mut self, env: &mut Env) {
         let Some(http) = &self.http else { return };
@@ -396,7 +417,7 @@ fn advance(host: &mut ConnHost, http: &mut Http1, streams: &mut [Stream; 2]) {
             break;
         }
     }
-    let (connection, settled) = (host.known.connection.clone(), host.env.wall(host.env.settled));
+    let (connection, settled) = (host.known.connection.clone(), host.env.settled);
     http.pass_over(host, &connection, settled);
 }
 
@@ -404,8 +425,7 @@ fn advance(host: &mut ConnHost, http: &mut Http1, streams: &mut [Stream; 2]) {
 fn feed(host: &mut ConnHost, http: &mut Http1, stream: &mut Stream, side: Side) -> bool {
     let connection = &host.known.connection.clone();
     let settled = host.env.settled;
-    let settled_wall = host.env.wall(settled);
-    http.resume(host, connection, side, settled_wall);
+    http.resume(host, connection, side, settled);
     let is_settled = stream.front_time().is_some_and(|time| time <= settled);
     if !http.is_ready(side, is_settled) {
         return false;
@@ -413,18 +433,15 @@ fn feed(host: &mut ConnHost, http: &mut Http1, stream: &mut Stream, side: Side) 
     let Some(item) = stream.take(settled) else { return false };
     match item {
         Item::Bytes { data, time, call_start } => {
-            let time = host.env.wall(time);
             http.bytes(host, connection, side, (&data, time, call_start), is_settled);
         }
         Item::Unseen { len, time, why } => {
             if why == Why::Lost && http.state() == State::Http {
                 host.env.stats.lost_bytes.add(len);
             }
-            let time = host.env.wall(time);
             http.unseen(host, connection, side, Gap { len, why, time });
         }
         Item::End { time } => {
-            let time = host.env.wall(time);
             http.end(host, connection, side, time);
         }
     }
@@ -469,6 +486,11 @@ impl Host for ConnHost<'_, '_> {
 
     fn finished(&mut self, mut exchange: Exchange) {
         exchange.id = (self.env.next_id)();
+        // Only here: events that are compared with each other must not be moved by a step of the wall clock.
+        for message in [&mut exchange.request, &mut exchange.response].into_iter().flatten() {
+            message.first_byte = self.env.wall(message.first_byte);
+            message.last_byte = self.env.wall(message.last_byte);
+        }
         *self.transactions += 1;
         self.env.stats.seen.add(1);
         let (kept, weight, before) = (exchange.kept(), exchange.weight(), self.env.records.len());

@@ -77,6 +77,8 @@ pub struct Stream {
     end: Option<(u64, u64)>,
     ended: bool,
     skip_to: Option<u64>,
+    /// The kernel only sends calls that begin like a message.
+    is_looking: bool,
 }
 
 impl Stream {
@@ -208,6 +210,11 @@ impl Stream {
         self.pieces.front().map(|piece| piece.time).or(self.end.filter(|_| !self.ended).map(|(_, time)| time))
     }
 
+    /// From now on, or not any more, the kernel only sends calls that begin like a message.
+    pub fn look(&mut self, is_looking: bool) {
+        self.is_looking = is_looking;
+    }
+
     /// Whether an order to skip is in force.
     pub fn is_skipping(&self) -> bool {
         self.skip_to.is_some_and(|to| self.next.is_some_and(|next| next < to))
@@ -258,7 +265,8 @@ impl Stream {
             0 if time > settled => return None,
             0 => {
                 let stands = self.pieces.front().filter(|piece| piece.len == 0);
-                (start - next, stands.map_or(Why::Lost, |piece| piece.why))
+                let why = if self.is_looking { Why::Skipped } else { Why::Lost };
+                (start - next, stands.map_or(why, |piece| piece.why))
             }
             skipped => (skipped, Why::Skipped),
         };

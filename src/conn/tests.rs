@@ -61,6 +61,7 @@ struct Bench {
     memory: Memory,
     ids: u64,
     settled: u64,
+    boot_to_wall: i64,
     exchanges: Vec<Exchange>,
     events: Vec<ConnectionEvent>,
 }
@@ -80,6 +81,7 @@ impl Bench {
             memory: Memory::new(ceiling),
             ids: 0,
             settled: 0,
+            boot_to_wall: 0,
             exchanges: Vec::new(),
             events: Vec::new(),
         }
@@ -96,7 +98,7 @@ impl Bench {
             control: &self.control,
             stats: &self.stats,
             memory: &self.memory,
-            boot_to_wall: 0,
+            boot_to_wall: self.boot_to_wall,
             settled: self.settled,
             next_id: &mut next_id,
             outbox: None,
@@ -414,6 +416,23 @@ fn a_response_after_a_loss_of_both_sides_is_not_taken_for_that_of_the_last_reque
 }
 
 #[test]
+fn after_an_unseen_response_the_next_one_waits_for_its_own_request() {
+    let mut bench = Bench::new();
+    bench.open(10);
+    let (up, down) = (GET.len() as u32, Kind::Get.response(0).len() as u32);
+    bench.received(0, GET, 11);
+    bench.event(Event::Data(Data { moved: down, ..piece(Flow::Sent, 0, b"", 12) }));
+    // Through another CPU, which is ahead.
+    bench.sent(down, &Kind::Get.response(1), 14);
+    bench.received(up, &Kind::Get.request(1), 13);
+    bench.settle(14);
+    let ids =
+        bench.exchanges.iter().map(|one| (one.request.as_ref().map(path_id), one.response.as_ref().map(header_id)));
+    assert_eq!(ids.collect::<Vec<_>>(), [(Some(0), None), (Some(1), Some(1))]);
+    assert_eq!(bench.exchanges[1].missing, []);
+}
+
+#[test]
 fn after_a_lost_response_the_next_ones_are_paired_right() {
     let mut bench = Bench::new();
     bench.open(10);
@@ -435,6 +454,50 @@ fn after_a_lost_response_the_next_ones_are_paired_right() {
     assert_eq!(paired, [0, 2, 3, 4]);
     assert_never_wrong(&bench.exchanges, &[Kind::Get; 5]);
     assert!(bench.exchanges.last().unwrap().missing.is_empty(), "the loss is over");
+}
+
+#[test]
+fn times_are_those_of_the_wall_clock_even_where_it_is_set_back() {
+    let mut bench = Bench::new();
+    bench.boot_to_wall = 1000;
+    bench.open(10);
+    bench.received(0, GET, 11);
+    bench.sent(0, OK, 13);
+    bench.boot_to_wall = 500;
+    bench.received(GET.len() as u32, GET, 14);
+    bench.sent(OK.len() as u32, OK, 16);
+    let times = |exchange: &Exchange| (exchange.started(), exchange.duration_ms());
+    assert_eq!(bench.exchanges.iter().map(times).collect::<Vec<_>>(), [(1011, Some(2e-6)), (514, Some(2e-6))]);
+    // A loss does not turn that into doubt.
+    bench.received(2 * GET.len() as u32 + 100, GET, 20);
+    bench.settle(20);
+    bench.sent(2 * OK.len() as u32, OK, 21);
+    assert_eq!(bench.exchanges[2].missing, []);
+}
+
+#[test]
+fn a_loss_that_was_told_of_is_not_told_of_again_when_positions_have_come_round() {
+    let mut bench = Bench::new();
+    bench.open(10);
+    bench.received(0, GET, 11);
+    let lost = Some(BASE[0].wrapping_add(OK.len() as u32));
+    bench.control.sockets.lock().unwrap().insert(1, SocketInfo { lost: [lost, None], ..info(Role::Server) });
+    bench.work(|table, env| table.find_losses(0, 1, 20, env));
+    bench.settle(20);
+    assert_eq!((bench.exchanges.len(), bench.stats.lost_bytes.get()), (0, OK.len() as u64));
+    // Half of all positions later the same one lies ahead.
+    for step in 1..6u32 {
+        bench.event(Event::Data(Data {
+            moved: 1 << 29,
+            ..piece(Flow::Sent, OK.len() as u32 + (step - 1) * (1 << 29), b"", 30)
+        }));
+    }
+    bench.received(GET.len() as u32, &Kind::Get.request(1), 40);
+    let other = Some(BASE[1].wrapping_add(2 * GET.len() as u32));
+    bench.control.sockets.lock().unwrap().insert(1, SocketInfo { lost: [lost, other], ..info(Role::Server) });
+    bench.work(|table, env| table.find_losses(0, 1, 50, env));
+    bench.settle(50);
+    assert_eq!(bench.stats.lost_bytes.get(), OK.len() as u64);
 }
 
 /// How a script's calls come in.

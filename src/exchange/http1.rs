@@ -3,8 +3,12 @@
 //! Owns the two decoders and the exchanges that are still open. It sees bytes in order, with gaps explained, and hands
 //! out whole exchanges. It knows nothing of sockets, and nothing of rules but how many body bytes are wanted.
 
+mod open;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+use open::{Open, aborted, unseen};
 
 use super::{Body, Connection, Exchange, Message, Missing, Nanos, Protocol};
 use crate::conn::Why;
@@ -99,61 +103,6 @@ impl Lane {
     }
 }
 
-/// An exchange in the making.
-#[derive(Debug, Default)]
-struct Open {
-    /// When the request began; where it was not seen, the response.
-    began: Nanos,
-    request: Option<Message>,
-    response: Option<Message>,
-    missing: Vec<Missing>,
-    request_done: bool,
-    response_done: bool,
-    /// Body bytes wanted of each side.
-    wanted: usize,
-    /// The request asks to leave HTTP: what follows it depends on the response.
-    may_leave: bool,
-    /// Requests may have gone by unseen before this one.
-    after_loss: bool,
-}
-
-impl Open {
-    fn asked(&self) -> Asked {
-        match self.request.as_ref().map(|request| request.head.method()) {
-            Some(b"HEAD") => Asked::Head,
-            Some(b"CONNECT") => Asked::Connect,
-            _ => Asked::Normal,
-        }
-    }
-
-    fn message(&mut self, side: Side) -> Option<&mut Message> {
-        match side {
-            Side::Request => self.request.as_mut(),
-            Side::Response => self.response.as_mut(),
-        }
-    }
-
-    /// The response may answer another request than was thought. To HEAD it had no body, whatever its head says: what was
-    /// taken for one may have been the next responses.
-    fn is_unsure_of_length(&self) -> bool {
-        let is_sure = self.request.is_some() && !self.missing.contains(&Missing::PairingUncertain);
-        !is_sure && self.response.as_ref().is_some_and(|response| response.body.wire_bytes > 0)
-    }
-
-    fn set_done(&mut self, side: Side) {
-        match side {
-            Side::Request => self.request_done = true,
-            Side::Response => self.response_done = true,
-        }
-    }
-
-    fn miss(&mut self, missing: Missing) {
-        if !self.missing.contains(&missing) {
-            self.missing.push(missing);
-        }
-    }
-}
-
 /// HTTP/1 on one connection.
 #[derive(Debug)]
 pub struct Http1 {
@@ -204,6 +153,11 @@ impl Http1 {
         self.heads + self.request.buffer.capacity() + self.response.buffer.capacity()
     }
 
+    /// Whether it is known where messages of this side start.
+    pub fn is_synced(&self, side: Side) -> bool {
+        self.lane(side).synced
+    }
+
     /// Whether bytes wait for more, or for the other side.
     pub fn is_partial(&self) -> bool {
         !(self.request.buffer.is_empty() && self.response.buffer.is_empty())
@@ -241,7 +195,8 @@ impl Http1 {
         let Some(current) = self.current(side).and_then(|at| self.open.get(at)) else { return 0 };
         let message = match side {
             Side::Request => current.request.as_ref(),
-            Side::Response => current.response.as_ref(),
+            Side::Response if current.is_paired() => current.response.as_ref(),
+            Side::Response => return 0,
         };
         let is_full = message.is_some_and(|message| message.body.kept.len() >= current.wanted);
         let is_broken = message.is_some_and(|message| message.body.wire_bytes > message.body.kept.len() as u64);
@@ -303,7 +258,10 @@ impl Http1 {
         }
         let lane = self.lane_mut(side);
         if !lane.synced {
-            lane.lost_at = lane.lost_at.max(gap.time);
+            // What is skipped holds no message that could have been asked for or answered.
+            if gap.why != Why::Skipped {
+                lane.lost_at = lane.lost_at.max(gap.time);
+            }
             return;
         }
         lane.latest = gap.time;
@@ -525,8 +483,7 @@ impl Http1 {
         self.make_room(host, connection);
         self.heads += head.weight();
         if time <= self.answered {
-            self.pipelines = true;
-            self.doubt();
+            self.doubt(true, false);
         }
         let wanted = host.body_wanted(Some(&head), None);
         let may_leave = head.method() == b"CONNECT" || wants_upgrade(&head);
@@ -559,8 +516,7 @@ impl Http1 {
         };
         self.answered = time;
         if !self.response.lost && self.open.get(at + 1).is_some_and(|next| next.began <= time) {
-            self.pipelines = true;
-            self.doubt();
+            self.doubt(true, false);
         }
         // Between the request and the end of the loss there is room for more requests and responses.
         if self.response.lost && self.open[at].request.is_some() && self.open[at].began <= self.response.lost_at {
@@ -602,7 +558,9 @@ impl Http1 {
         let status = open.response.as_ref().map_or(0, |response| response.head.status());
         let leaves =
             side == Side::Response && (status == 101 || open.asked() == Asked::Connect && (200..300).contains(&status));
-        if side == Side::Response && open.is_unsure_of_length() {
+        let has_body = open.response.as_ref().is_some_and(|response| response.body.wire_bytes > 0);
+        if side == Side::Response && has_body && !open.is_paired() {
+            // What was taken for a body may have been the next responses.
             (self.response.lost, self.response.lost_at) = (true, latest);
         }
         if leaves {
@@ -647,8 +605,7 @@ impl Http1 {
         }
         let lane = self.lane_mut(side);
         lane.lose_sync(lane.latest);
-        self.lossy = true;
-        self.doubt();
+        self.doubt(false, true);
     }
 
     /// Bytes are missing where a message may have ended or begun.
@@ -656,8 +613,7 @@ impl Http1 {
         let in_message = self.lane(side).in_message;
         let lane = self.lane_mut(side);
         lane.lose_sync(lane.latest);
-        self.lossy = true;
-        self.doubt();
+        self.doubt(false, true);
         if in_message {
             self.with_current(side, |open| open.miss(unseen(side, len, why)));
             self.message_done(host, connection, side, None);
@@ -689,9 +645,12 @@ impl Http1 {
         }
     }
 
-    /// Messages may have gone by unseen and the client pipelines: marks what is open, whichever of the two came last.
-    fn doubt(&mut self) {
-        if self.pipelines && self.lossy {
+    /// Marks what is open once both are known: that the client pipelines, and that messages may have gone by unseen.
+    fn doubt(&mut self, pipelines: bool, lossy: bool) {
+        let was_uncertain = self.pipelines && self.lossy;
+        self.pipelines |= pipelines;
+        self.lossy |= lossy;
+        if !was_uncertain && self.pipelines && self.lossy {
             self.open.iter_mut().for_each(|open| open.miss(Missing::PairingUncertain));
         }
     }
@@ -703,9 +662,7 @@ impl Http1 {
         if self.open.len() < most {
             return;
         }
-        self.pipelines |= self.open.len() >= MAX_OPEN;
-        self.lossy = true;
-        self.doubt();
+        self.doubt(self.open.len() >= MAX_OPEN, true);
         self.hand_out_all(host, connection, None);
         self.request.lost = true;
         self.response.lose_sync(self.request.latest);
@@ -727,118 +684,6 @@ impl Http1 {
             response: open.response,
             missing: open.missing,
         });
-    }
-}
-
-impl Open {
-    fn kept(&self) -> usize {
-        let kept = |message: &Option<Message>| message.as_ref().map_or(0, |message| message.body.kept.len());
-        kept(&self.request) + kept(&self.response)
-    }
-
-    /// Counts body bytes and keeps those that are wanted: always a prefix.
-    fn keep(&mut self, host: &mut dyn Host, side: Side, data: &[u8], time: Nanos) {
-        let wanted = self.wanted;
-        let over_memory = match side {
-            Side::Request => Missing::RequestBodyOverMemory,
-            Side::Response => Missing::ResponseBodyOverMemory,
-        };
-        let Some(message) = self.message(side) else { return };
-        let body = &mut message.body;
-        let is_prefix = body.kept.len() as u64 == body.wire_bytes;
-        body.wire_bytes += data.len() as u64;
-        message.last_byte = message.last_byte.max(time);
-        let room = wanted.saturating_sub(body.kept.len()).min(data.len());
-        if !is_prefix || room == 0 {
-            return;
-        }
-        if host.reserve(room) {
-            body.kept.extend_from_slice(&data[..room]);
-        } else {
-            self.miss(over_memory);
-        }
-    }
-
-    fn count_unseen(&mut self, side: Side, bytes: u64, why: Why, time: Nanos) {
-        let wanted = self.wanted;
-        let Some(message) = self.message(side) else { return };
-        let body = &mut message.body;
-        let was_wanted = body.kept.len() < wanted && body.kept.len() as u64 == body.wire_bytes;
-        body.wire_bytes += bytes;
-        message.last_byte = message.last_byte.max(time);
-        // What is skipped, or lies behind a body that is full, was not wanted; `mark_truncated` tells of the latter.
-        let is_wanted = was_wanted || self.has_unseen(side);
-        if why == Why::Skipped || wanted == 0 || !is_wanted {
-            return;
-        }
-        for missing in &mut self.missing {
-            if let Some(sum) = sum_of(missing, side, why) {
-                *sum += bytes;
-                return;
-            }
-        }
-        self.missing.push(unseen(side, bytes, why));
-    }
-
-    fn has_unseen(&mut self, side: Side) -> bool {
-        self.missing.iter_mut().any(|missing| {
-            sum_of(missing, side, Why::Unobservable).is_some() || sum_of(missing, side, Why::Lost).is_some()
-        })
-    }
-
-    /// Says of bodies that they are longer than what was wanted of them.
-    fn mark_truncated(&mut self) {
-        let wanted = self.wanted as u64;
-        for side in [Side::Request, Side::Response] {
-            let Some(message) = self.message(side) else { continue };
-            let is_cut = wanted > 0 && message.body.kept.len() as u64 == wanted && message.body.wire_bytes > wanted;
-            if is_cut {
-                self.miss(match side {
-                    Side::Request => Missing::RequestBodyTruncated(wanted),
-                    Side::Response => Missing::ResponseBodyTruncated(wanted),
-                });
-            }
-        }
-    }
-
-    fn drop_bodies(&mut self) -> usize {
-        let freed = self.kept();
-        for (side, missing) in
-            [(Side::Request, Missing::RequestBodyOverMemory), (Side::Response, Missing::ResponseBodyOverMemory)]
-        {
-            let Some(message) = self.message(side) else { continue };
-            if !message.body.kept.is_empty() {
-                message.body.kept = Vec::new();
-                self.miss(missing);
-            }
-        }
-        freed
-    }
-}
-
-fn aborted(side: Side) -> Missing {
-    match side {
-        Side::Request => Missing::RequestAborted,
-        Side::Response => Missing::ResponseAborted,
-    }
-}
-
-fn unseen(side: Side, bytes: u64, why: Why) -> Missing {
-    match (side, why) {
-        (Side::Request, Why::Lost) => Missing::RequestBodyLost(bytes),
-        (Side::Request, _) => Missing::RequestBodyNotObservable(bytes),
-        (Side::Response, Why::Lost) => Missing::ResponseBodyLost(bytes),
-        (Side::Response, _) => Missing::ResponseBodyNotObservable(bytes),
-    }
-}
-
-fn sum_of(missing: &mut Missing, of: Side, why: Why) -> Option<&mut u64> {
-    match (missing, of, why) {
-        (Missing::RequestBodyLost(sum), Side::Request, Why::Lost)
-        | (Missing::RequestBodyNotObservable(sum), Side::Request, Why::Unobservable)
-        | (Missing::ResponseBodyLost(sum), Side::Response, Why::Lost)
-        | (Missing::ResponseBodyNotObservable(sum), Side::Response, Why::Unobservable) => Some(sum),
-        _ => None,
     }
 }
 
