@@ -53,7 +53,7 @@ pub struct Run {
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
     /// Event buffer of each CPU, in KiB, a power of two
-    #[arg(long, value_name = "KIB", default_value_t = 16384, value_parser = power_of_two)]
+    #[arg(long, value_name = "KIB", default_value_t = 32768, value_parser = power_of_two)]
     pub buffer_size: usize,
     /// Ceiling of captured data held in memory, in MiB: above it the oldest bodies are dropped, and say so
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
