@@ -110,10 +110,6 @@ impl Kernel {
         Ok(kernel)
     }
 
-    pub fn path(&self) -> CapturePath {
-        self.path
-    }
-
     /// Attaches in the order that leaves no doubt about roles: ports that begin to listen, then those that do, then I/O.
     pub fn attach(&mut self) -> Result<()> {
         let progs = &self.skel.progs;
