@@ -68,6 +68,20 @@ static __always_inline long syscall_number(const struct pt_regs *regs)
 #define COMPAT_FLAG (1ul << 22) /* TIF_32BIT */
 #endif
 
+/* Renamed in 6.15 (741c10b096bc, "kernfs: Use RCU to access kernfs_node::parent."). */
+struct kernfs_node___v6_15 {
+	struct kernfs_node *__parent;
+} __attribute__((preserve_access_index));
+
+static __always_inline struct kernfs_node *kernfs_parent_of(const struct kernfs_node *node)
+{
+	const struct kernfs_node___v6_15 *renamed = (const void *)node;
+
+	if (bpf_core_field_exists(renamed->__parent))
+		return BPF_CORE_READ(renamed, __parent);
+	return BPF_CORE_READ(node, parent);
+}
+
 #define PF_KTHREAD 0x00200000
 #define PF_IO_WORKER 0x00000010
 

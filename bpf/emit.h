@@ -33,6 +33,13 @@ static __always_inline void fill_head(struct event_head *head, __u32 kind, __u32
 	head->pid = pid;
 }
 
+static __always_inline void fill_owner(struct owner *owner, const struct task_struct *task)
+{
+	owner->started = BPF_CORE_READ(task, group_leader, start_boottime);
+	owner->exec_id = BPF_CORE_READ(task, self_exec_id);
+	owner->uid = BPF_CORE_READ(task, cred, euid.val);
+}
+
 /* A call on its way into events. */
 struct walk {
 	void *ctx;
@@ -224,6 +231,7 @@ static __always_inline void announce(void *ctx, struct connection *c, const stru
 	c->pid = pid;
 	fill_head(&event->head, EVENT_OPEN, pid);
 	event->connection = *c;
+	fill_owner(&event->owner, (struct task_struct *)bpf_get_current_task());
 	event->local_path_len = 0;
 	event->remote_path_len = 0;
 	if (c->family == AF_UNIX) {

@@ -13,6 +13,7 @@ enum event_kind {
 	EVENT_CLOSE = 4,
 	EVENT_EXEC = 5,
 	EVENT_EXIT = 6,
+	EVENT_FORK = 7,
 };
 
 enum direction {
@@ -83,8 +84,23 @@ enum limit {
 	CONNECTIONS_MAX = 262144,
 	UNIX_CONNECTIONS_MAX = 16384,
 	UNIX_PATH_MAX_LEN = 108,
-	FILENAME_MAX_LEN = 256,
 	COMM_LEN = 16,
+	/* a component of a path with its NUL */
+	NAME_MAX_LEN = 256,
+	/* names of a process's event; a power of two minus one, for the verifier's mask */
+	PROCESS_TEXT_MAX = 0xfff,
+	/* components and mounts of an executable's path; levels of a control group's */
+	PATH_DEPTH = 40,
+	CGROUP_DEPTH = 20,
+};
+
+/* what the text of a process's event holds, in this order; paths as components, the last one first */
+enum process_text {
+	TEXT_EXE,       /* path of the executable; nothing where it is too long or has none */
+	TEXT_CGROUP,    /* control group in the hierarchy of version 2 */
+	TEXT_CGROUP_V1, /* and in one of version 1, where there are any */
+	TEXT_FILENAME,  /* what was given to execve(); one component */
+	TEXTS,
 };
 
 struct event_head {
@@ -129,10 +145,18 @@ struct connection {
 	__u8 flags; /* enum connection_flag */
 };
 
+/* Which process, and which program in its life; the user it is now. */
+struct owner {
+	__u64 started; /* its first thread, CLOCK_BOOTTIME, ns; with the id it tells a reused one */
+	__u32 exec_id; /* counts its execve() calls, and those of its ancestors */
+	__u32 uid;     /* effective */
+};
+
 /* A connection's first call that moved bytes. */
 struct open_event {
 	struct event_head head;
 	struct connection connection;
+	struct owner owner;
 	char local_path[UNIX_PATH_MAX_LEN]; /* Unix: NUL first for an abstract name */
 	char remote_path[UNIX_PATH_MAX_LEN];
 	__u32 local_path_len;
@@ -154,14 +178,22 @@ struct close_event {
 	struct connection connection;
 };
 
-struct exec_event {
+/*
+ * A process was made (EVENT_FORK) or has become another program (EVENT_EXEC); `pid` of the head is its own. The text
+ * follows.
+ */
+struct process_event {
 	struct event_head head;
+	struct owner owner;
+	__u32 mntns; /* inodes of its namespaces */
+	__u32 netns;
+	__u16 ends[TEXTS]; /* of each part of the text */
 	char comm[COMM_LEN];
-	char filename[FILENAME_MAX_LEN];
 };
 
 struct exit_event {
 	struct event_head head;
+	__u64 started;
 };
 
 /* User space writes, the kernel reads; valid while `connection` is the id it is read for. */
@@ -186,6 +218,8 @@ _Static_assert(sizeof(struct event_head) == 16, "layout");
 _Static_assert(sizeof(struct data_event) == 48, "layout");
 _Static_assert(sizeof(struct connection) == 112, "layout");
 _Static_assert(sizeof(struct order) == 24, "layout");
+_Static_assert(sizeof(struct process_event) == 64, "layout");
+_Static_assert((PROCESS_TEXT_MAX & (PROCESS_TEXT_MAX + 1)) == 0, "the verifier's mask");
 _Static_assert((PAYLOAD_MAX & (PAYLOAD_MAX + 1)) == 0, "the verifier's mask");
 _Static_assert((ORDERS & (ORDERS - 1)) == 0, "index by mask");
 

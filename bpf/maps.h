@@ -55,7 +55,7 @@ struct {
 	__type(value, __u8);
 } listeners SEC(".maps");
 
-/* Process to enum process_verdict; from user space's decision to exec or exit; key: thread group id. */
+/* Process to enum process_verdict; from user space's decision or fork to exec or exit; key: thread group id. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
@@ -92,7 +92,10 @@ struct scratch {
 			__u8 payload[2 * (PAYLOAD_MAX + 1)];
 		};
 		struct open_event open;
-		struct exec_event exec;
+		struct {
+			struct process_event process;
+			char text[PROCESS_TEXT_MAX + 1 + NAME_MAX_LEN];
+		};
 	};
 };
 

@@ -1,23 +1,168 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Processes become something else and end.
+ * Processes are made, become something else and end. Everything that is to be known of one is in its event, for it may
+ * be gone when user space hears of it.
  */
+#include "compat.h"
 #include "emit.h"
+
+/* Adds a name and its NUL to the text; false where there is no room for the longest. */
+static __always_inline bool add_name(struct scratch *s, __u32 *used, const void *name)
+{
+	__u32 at = *used;
+	long length;
+
+	if (at > PROCESS_TEXT_MAX - NAME_MAX_LEN)
+		return false;
+	/* Proves the bound of the copy. */
+	barrier_var(at);
+	at &= PROCESS_TEXT_MAX;
+	length = bpf_probe_read_kernel_str(&s->text[at], NAME_MAX_LEN, name);
+	if (length <= 0)
+		return false;
+	*used = at + length;
+	return true;
+}
+
+/* The path of a file as d_path() gives it, up to the root of its mount namespace; false where it is too long. */
+static __always_inline bool add_path(struct scratch *s, __u32 *used, const struct file *file)
+{
+	struct dentry *parent, *dentry = BPF_CORE_READ(file, f_path.dentry);
+	const void *vfsmount = BPF_CORE_READ(file, f_path.mnt);
+	struct mount *above, *mount = (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
+	int i;
+
+	for (i = 0; i < PATH_DEPTH; i++) {
+		if (dentry == BPF_CORE_READ(mount, mnt.mnt_root)) {
+			above = BPF_CORE_READ(mount, mnt_parent);
+			if (above == mount)
+				return true;
+			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+			mount = above;
+			continue;
+		}
+		parent = BPF_CORE_READ(dentry, d_parent);
+		if (parent == dentry)
+			return true; /* in no tree, such as one of memfd_create() */
+		if (!add_name(s, used, BPF_CORE_READ(dentry, d_name.name)))
+			return false;
+		dentry = parent;
+	}
+	return false;
+}
+
+static __always_inline void add_cgroup(struct scratch *s, __u32 *used, const struct cgroup *cgroup)
+{
+	struct kernfs_node *parent, *node = BPF_CORE_READ(cgroup, kn);
+	int i;
+
+	for (i = 0; i < CGROUP_DEPTH; i++) {
+		parent = kernfs_parent_of(node);
+		if (!parent || !add_name(s, used, BPF_CORE_READ(node, name)))
+			return;
+		node = parent;
+	}
+}
+
+/* The control group of one controller, where that is in a hierarchy of version 1. */
+static __always_inline struct cgroup *cgroup_v1(const struct css_set *set, __u32 controller)
+{
+	struct cgroup_subsys_state *const *states = (void *)set + bpf_core_field_offset(struct css_set, subsys);
+	struct cgroup_subsys_state *state = NULL;
+	struct cgroup *cgroup;
+
+	bpf_probe_read_kernel(&state, sizeof(state), &states[controller]);
+	if (!state)
+		return NULL;
+	cgroup = BPF_CORE_READ(state, cgroup);
+	return BPF_CORE_READ(cgroup, root) == BPF_CORE_READ(set, dfl_cgrp, root) ? NULL : cgroup;
+}
+
+/* Runtimes put a container into all hierarchies; which of them there are is the machine's choice. */
+static __always_inline void add_cgroup_v1(struct scratch *s, __u32 *used, const struct css_set *set)
+{
+	__u32 before = *used;
+	struct cgroup *cgroup;
+
+	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, pids_cgrp_id)) {
+		cgroup = cgroup_v1(set, bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id));
+		if (cgroup)
+			add_cgroup(s, used, cgroup);
+	}
+	if (*used != before)
+		return;
+	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id)) {
+		cgroup = cgroup_v1(set, bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id));
+		if (cgroup)
+			add_cgroup(s, used, cgroup);
+	}
+}
+
+static __always_inline void tell(void *ctx, const struct task_struct *task, __u32 kind, const char *filename)
+{
+	const struct file *exe = BPF_CORE_READ(task, mm, exe_file);
+	const struct css_set *set = BPF_CORE_READ(task, cgroups);
+	struct scratch *s = scratch();
+	struct process_event *event;
+	__u32 used = 0;
+	__u64 size;
+
+	if (!s)
+		return;
+	event = &s->process;
+	fill_head(&event->head, kind, BPF_CORE_READ(task, tgid));
+	fill_owner(&event->owner, task);
+	event->mntns = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
+	event->netns = BPF_CORE_READ(task, nsproxy, net_ns, ns.inum);
+	BPF_CORE_READ_INTO(&event->comm, task, comm);
+
+	if (!exe || !add_path(s, &used, exe))
+		used = 0;
+	event->ends[TEXT_EXE] = used;
+	add_cgroup(s, &used, BPF_CORE_READ(set, dfl_cgrp));
+	event->ends[TEXT_CGROUP] = used;
+	add_cgroup_v1(s, &used, set);
+	event->ends[TEXT_CGROUP_V1] = used;
+	if (filename)
+		add_name(s, &used, filename);
+	event->ends[TEXT_FILENAME] = used;
+
+	size = used;
+	barrier_var(size);
+	size &= PROCESS_TEXT_MAX;
+	output(ctx, event, sizeof(*event) + size, COUNT_LOST_PROCESS);
+}
 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
-	struct scratch *s = scratch();
 	__u32 pid = current_pid();
 
 	bpf_map_delete_elem(&processes, &pid);
-	if (!s || settings.empty)
+	if (!settings.empty)
+		tell(ctx, task, EVENT_EXEC, BPF_CORE_READ(bprm, filename));
+	return 0;
+}
+
+/* In the parent; the child is complete, but has not run yet. */
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *child)
+{
+	__u32 pid = current_pid(), child_pid = BPF_CORE_READ(child, tgid);
+	__u8 *verdict, inherited;
+
+	/* Not for threads. */
+	if (BPF_CORE_READ(child, pid) != child_pid || BPF_CORE_READ(child, flags) & PF_KTHREAD)
 		return 0;
-	fill_head(&s->exec.head, EVENT_EXEC, pid);
-	bpf_get_current_comm(&s->exec.comm, sizeof(s->exec.comm));
-	s->exec.filename[0] = 0;
-	bpf_probe_read_kernel_str(&s->exec.filename, sizeof(s->exec.filename), BPF_CORE_READ(bprm, filename));
-	output(ctx, &s->exec, sizeof(s->exec), COUNT_LOST_PROCESS);
+	if (settings.filter_processes) {
+		verdict = bpf_map_lookup_elem(&processes, &pid);
+		if (verdict) {
+			inherited = *verdict;
+			bpf_map_update_elem(&processes, &child_pid, &inherited, BPF_ANY);
+		}
+	}
+	if (!settings.empty)
+		tell(ctx, child, EVENT_FORK, NULL);
 	return 0;
 }
 
@@ -34,6 +179,7 @@ int BPF_PROG(process_exit, struct task_struct *task)
 	if (settings.empty)
 		return 0;
 	fill_head(&event.head, EVENT_EXIT, pid);
+	event.started = BPF_CORE_READ(task, group_leader, start_boottime);
 	output(ctx, &event, sizeof(event), COUNT_LOST_PROCESS);
 	return 0;
 }

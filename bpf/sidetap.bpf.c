@@ -18,7 +18,7 @@ union {
 	struct data_event data;
 	struct end_event end;
 	struct close_event close;
-	struct exec_event exec;
+	struct process_event process;
 	struct exit_event exit;
 	struct order order;
 	enum event_kind event_kind;
@@ -30,4 +30,5 @@ union {
 	enum process_verdict process_verdict;
 	enum counter counter;
 	enum limit limit;
+	enum process_text process_text;
 } types_for_rust = {};

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | main | signals, reloading, the order of things | SIGINT, SIGTERM, a closed stdout |
 //! | worker, one a CPU | that CPU's event buffer | the stop flag; reads once more after it |
+//! | identity | files about processes | the stop flag |
 //! | sink, one a store | its output | the last sender of its queue |
 //! | signals | nothing: passes them on | the end of the process |
 //! | recording, with `--record` | the file | the last recorder |
@@ -21,7 +22,8 @@ use signal_hook::iterator::Signals;
 
 use crate::bpf::{self, CapturePath, Kernel, Role, Tap};
 use crate::cli::Run;
-use crate::config::{self, Settings, Store, TapDirection};
+use crate::config::{self, Settings, Store, TapDirection, Tapped};
+use crate::identity::Identity;
 use crate::pipeline::Pipeline;
 use crate::recording::Recorder;
 use crate::sink::queue::Outbox;
@@ -60,12 +62,16 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
 
     kernel.attach()?;
     let kernel = Arc::new(kernel);
-    let pipeline = Arc::new(Pipeline::new(settings, kernel.clone(), stats.clone(), memory, outbox, workers, clock));
+    let identity = Identity::new(stats.clone());
+    let pipeline = Pipeline::new(settings, kernel.clone(), stats.clone(), memory, outbox, workers, clock)
+        .with_processes(identity.processes());
+    let pipeline = Arc::new(pipeline);
+    identity.scan();
     judge_running(&pipeline, &kernel);
     kernel.set_tap(tap_now);
 
     let stop = Arc::new(AtomicBool::new(false));
-    let mut threads = Vec::new();
+    let mut threads = vec![identity.start(stop.clone())?];
     for (index, reader) in readers.into_iter().enumerate() {
         let (pipeline, stop, recorder) = (pipeline.clone(), stop.clone(), recorder.clone());
         let thread = thread::Builder::new().name(format!("worker {}", reader.cpu));
@@ -81,7 +87,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     stop.store(true, Ordering::Release);
     for thread in threads {
         if thread.join().is_err() {
-            log::error!("a worker ended early: what it had not read is lost");
+            log::error!("a thread ended early: what it had not read is lost");
         }
     }
     pipeline.pass(u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
@@ -159,7 +165,7 @@ fn judge_running(pipeline: &Pipeline, kernel: &Kernel) {
     let running = pipeline.processes.running();
     let mut left_out = 0;
     for process in &running {
-        let is_left_out = filters.leaves_out(&process.exe);
+        let is_left_out = filters.verdict(process) == Tapped::No;
         kernel.judge(process.pid, is_left_out);
         left_out += usize::from(is_left_out);
         if is_left_out && process.binary() == "haproxy" {

@@ -7,9 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::proto::{Head, Trailers};
-use crate::url::Names;
 
 pub mod http1;
+mod who;
+
+pub use who::{Attachment, Container, ContainerFacts, Pod, Process, Shares};
 
 /// Nanoseconds since the Unix epoch.
 pub type Nanos = u64;
@@ -57,33 +59,6 @@ impl Address {
             Address::Unix(_) => None,
         }
     }
-}
-
-/// The watched process: whose socket this is.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Process {
-    pub pid: u32,
-    /// Path of the executable; where it could not be had, the name it was started by, or empty.
-    pub exe: String,
-    pub user_id: Option<u32>,
-    pub user_name: Option<String>,
-    pub container: Option<Container>,
-    /// Names that it has for addresses.
-    pub names: Option<Arc<Names>>,
-}
-
-impl Process {
-    /// The name of the executable, without its folder.
-    pub fn binary(&self) -> &str {
-        self.exe.rsplit('/').next().unwrap_or_default()
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Container {
-    pub id: String,
-    pub name: Option<String>,
-    pub image: Option<String>,
 }
 
 /// What holds for all exchanges of a connection.

@@ -14,7 +14,7 @@ use crate::stats::{Memory, Stats};
 pub struct Pipeline {
     pub settings: RwLock<Arc<Settings>>,
     pub table: Table,
-    pub processes: Processes,
+    pub processes: Arc<Processes>,
     pub control: Arc<dyn Control>,
     pub stats: Arc<Stats>,
     pub memory: Arc<Memory>,
@@ -41,7 +41,7 @@ impl Pipeline {
         Pipeline {
             settings: RwLock::new(Arc::new(settings)),
             table: Table::default(),
-            processes: Processes::new(),
+            processes: Arc::default(),
             control,
             stats,
             memory,
@@ -50,6 +50,11 @@ impl Pipeline {
             ids: AtomicU64::new(0),
             boot_to_wall: AtomicI64::new(boot_to_wall),
         }
+    }
+
+    /// Who is asked whose connections are; without, they are known by the process's id only.
+    pub fn with_processes(self, processes: Arc<Processes>) -> Pipeline {
+        Pipeline { processes, ..self }
     }
 
     /// The clocks' difference as before, unless the wall clock was set: so that times of one exchange fit together.

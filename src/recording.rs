@@ -5,6 +5,7 @@
 //! Format: the magic, the clock's offset (i64, ns), the number of workers (u64), then frames: length of the rest (u32),
 //! kind (u8), worker (u16), content. All little-endian.
 
+use std::collections::BTreeMap;
 use std::fs::{OpenOptions, Permissions};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -17,8 +18,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde::{Deserialize, Serialize};
 
-use crate::bpf::Event;
-use crate::exchange::Process;
+use crate::bpf::{Event, Owner};
+use crate::exchange::{Container, ContainerFacts, Pod, Process};
 use crate::identity::Processes;
 use crate::stats::Stats;
 
@@ -31,16 +32,96 @@ const QUEUE_BYTES: usize = 64 << 20;
 /// The longest frame taken from a file: an event has at most 32 KiB of payload.
 const MAX_FRAME: usize = 64 << 10;
 
+/// Processes of which nothing is known yet: how many, and how long after their first event that is awaited, in ns.
+const MAX_UNKNOWN: usize = 1024;
+const SAID_WITHIN: u64 = 1_000_000_000;
+
 const EVENT: u8 = 0;
 const PROCESS: u8 = 1;
 const REACHED: u8 = 2;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 struct ProcessFrame {
     pid: u32,
+    started: u64,
+    exec_id: u32,
     exe: String,
+    comm: String,
     user_id: Option<u32>,
     user_name: Option<String>,
+    container: Option<ContainerFrame>,
+}
+
+/// What was known of a container when its process was met.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct ContainerFrame {
+    id: String,
+    name: String,
+    image: String,
+    labels: BTreeMap<String, String>,
+    pod: Option<PodFrame>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct PodFrame {
+    name: String,
+    namespace: String,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+impl ProcessFrame {
+    fn new(process: &Process, exec_id: u32) -> ProcessFrame {
+        ProcessFrame {
+            pid: process.pid,
+            started: process.started,
+            exec_id,
+            exe: process.exe.clone(),
+            comm: process.comm.clone(),
+            user_id: process.user_id,
+            user_name: process.user_name.clone(),
+            container: process.container.as_deref().map(ContainerFrame::new),
+        }
+    }
+}
+
+impl ContainerFrame {
+    fn new(container: &Container) -> ContainerFrame {
+        let facts = container.facts().unwrap_or_default();
+        let pod = facts.pod.as_deref().map(|pod| PodFrame {
+            name: pod.name.clone(),
+            namespace: pod.namespace.clone(),
+            labels: pod.labels.clone(),
+            annotations: pod.annotations.clone(),
+        });
+        let (name, image, labels) = (facts.name.clone(), facts.image.clone(), facts.labels.clone());
+        ContainerFrame { id: container.id.clone(), name, image, labels, pod }
+    }
+}
+
+impl From<ProcessFrame> for Process {
+    fn from(frame: ProcessFrame) -> Process {
+        let ProcessFrame { pid, started, exec_id: _, exe, comm, user_id, user_name, container } = frame;
+        let container = container.map(|container| Arc::new(container.into()));
+        Process { pid, started, exe, comm, user_id, user_name, container, names: None }
+    }
+}
+
+impl From<ContainerFrame> for Container {
+    fn from(frame: ContainerFrame) -> Container {
+        let ContainerFrame { id, name, image, labels, pod } = frame;
+        let pod = pod.map(|PodFrame { name, namespace, labels, annotations }| {
+            Arc::new(Pod { name, namespace, labels, annotations, addresses: Vec::new() })
+        });
+        let container = Container::new(id);
+        if !name.is_empty() {
+            container.learn(Some(Arc::new(ContainerFacts { name, image, labels, pod, ..ContainerFacts::default() })));
+        }
+        container
+    }
 }
 
 /// The workers' end of a recording. Never waits: what the disk is too slow for is lost and counted.
@@ -50,6 +131,8 @@ pub struct Recorder {
     /// Bytes of frames that wait.
     waiting: Arc<AtomicUsize>,
     stats: Arc<Stats>,
+    /// Processes met of which nothing is known yet.
+    unknown: Vec<(u64, Owner)>,
 }
 
 impl Recorder {
@@ -86,26 +169,42 @@ impl Recorder {
             }
             file.flush().with_context(|| format!("cannot write the recording {name}"))
         })?;
-        Ok((Recorder { frames, waiting, stats }, thread))
+        Ok((Recorder { frames, waiting, stats, unknown: Vec::new() }, thread))
     }
 
     /// An event, preceded by what is known of the process where it opens a connection.
-    pub fn event(&self, worker: usize, bytes: &[u8], processes: &Processes) {
+    pub fn event(&mut self, worker: usize, bytes: &[u8], processes: &Processes) {
         if let Some(Event::Open(opened)) = Event::parse(bytes) {
-            let process = processes.get(opened.info.pid);
-            let frame = ProcessFrame {
-                pid: process.pid,
-                exe: process.exe.clone(),
-                user_id: process.user_id,
-                user_name: process.user_name.clone(),
-            };
-            self.frame(PROCESS, worker, &serde_json::to_vec(&frame).unwrap_or_default());
+            self.process(worker, opened.time, &opened.info.owner, processes);
         }
         self.frame(EVENT, worker, bytes);
     }
 
+    /// What is known of a process; where that is nothing yet, it is said later.
+    fn process(&mut self, worker: usize, time: u64, owner: &Owner, processes: &Processes) {
+        match processes.find(owner, time) {
+            Some(process) => {
+                let mut frame = ProcessFrame::new(&process, owner.exec_id);
+                let mut content = serde_json::to_vec(&frame).unwrap_or_default();
+                if content.len() + 3 > MAX_FRAME {
+                    // Labels may be of any size.
+                    frame.container = None;
+                    content = serde_json::to_vec(&frame).unwrap_or_default();
+                }
+                self.frame(PROCESS, worker, &content);
+            }
+            None if self.unknown.len() < MAX_UNKNOWN => self.unknown.push((time, *owner)),
+            None => {}
+        }
+    }
+
     /// A worker has read everything of its CPU before that time.
-    pub fn reached(&self, worker: usize, time: u64) {
+    pub fn reached(&mut self, worker: usize, time: u64, processes: &Processes) {
+        for (since, owner) in std::mem::take(&mut self.unknown) {
+            if since.saturating_add(SAID_WITHIN) > time {
+                self.process(worker, since, &owner, processes);
+            }
+        }
         self.frame(REACHED, worker, &time.to_le_bytes());
     }
 
@@ -127,8 +226,12 @@ impl Recorder {
 /// What a recording holds, in order.
 pub enum Frame {
     Event(Vec<u8>),
-    Process(Process),
-    Reached { worker: usize, time: u64 },
+    /// A process, and which of its programs: see [`Owner`].
+    Process(Process, u32),
+    Reached {
+        worker: usize,
+        time: u64,
+    },
 }
 
 /// A recording being read.
@@ -173,8 +276,8 @@ impl Recording {
                 PROCESS => {
                     let process: ProcessFrame =
                         serde_json::from_slice(&content).with_context(|| format!("{} is damaged", self.name))?;
-                    let ProcessFrame { pid, exe, user_id, user_name } = process;
-                    return Ok(Some(Frame::Process(Process { pid, exe, user_id, user_name, ..Process::default() })));
+                    let exec_id = process.exec_id;
+                    return Ok(Some(Frame::Process(process.into(), exec_id)));
                 }
                 REACHED => {
                     let Ok(time) = content.try_into() else { bail!("{} is damaged: a time of odd length", self.name) };

@@ -9,6 +9,7 @@ use crossbeam_channel::bounded;
 use crate::agent;
 use crate::config::Settings;
 use crate::conn::NoControl;
+use crate::identity::Processes;
 use crate::pipeline::Pipeline;
 use crate::recording::{Frame, Recording};
 use crate::sink::queue::Outbox;
@@ -25,7 +26,8 @@ pub fn run(file: &Path, settings: Settings) -> Result<()> {
     let (mut outbox, sinks) = Outbox::start(agent::sinks(&settings), memory.clone(), stats.clone(), &closed)?;
     outbox.be_patient();
     let (workers, clock) = (recording.workers, recording.boot_to_wall);
-    let pipeline = Pipeline::new(settings, Arc::new(NoControl), stats.clone(), memory, outbox, workers, clock);
+    let pipeline = Pipeline::new(settings, Arc::new(NoControl), stats.clone(), memory, outbox, workers, clock)
+        .with_processes(Arc::new(Processes::recorded()));
 
     let mut end = false;
     while !end && stdout_closed.is_empty() {
@@ -33,7 +35,7 @@ pub fn run(file: &Path, settings: Settings) -> Result<()> {
             end = loop {
                 match recording.next_frame() {
                     Ok(Some(Frame::Event(bytes))) => pass.event(&bytes),
-                    Ok(Some(Frame::Process(process))) => drop(pipeline.processes.learn(process)),
+                    Ok(Some(Frame::Process(process, exec_id))) => pipeline.processes.remember(process, exec_id),
                     Ok(Some(Frame::Reached { worker, time })) => {
                         pipeline.progress.reached(worker, time);
                         break false;

@@ -34,6 +34,8 @@ pub struct Stats {
     pub bad_events: Count,
     /// Connections whose opening was lost and that were gone when asked for.
     pub lost_connections: Count,
+    /// Processes, or the names of one, that nobody had the time to find out: known by their ids only.
+    pub lost_identities: Count,
     /// Raw events that the recording could not take in time.
     pub lost_recording: Count,
 }
@@ -55,6 +57,7 @@ impl Stats {
             ("lost.process_events", kernel.lost_processes),
             ("lost.bytes", self.lost_bytes.get()),
             ("lost.unknown_connections", self.lost_connections.get()),
+            ("lost.identities", self.lost_identities.get()),
             ("lost.queue_full", self.lost_queue.get()),
             ("lost.sink_failed", self.lost_sink.get()),
             ("lost.recording", self.lost_recording.get()),

@@ -30,7 +30,7 @@ pub fn run(
     workers: usize,
     mut reader: Reader,
     pipeline: &Pipeline,
-    recorder: Option<Recorder>,
+    mut recorder: Option<Recorder>,
     stop: &Arc<AtomicBool>,
 ) {
     settle_in(reader.cpu);
@@ -44,7 +44,7 @@ pub fn run(
         pipeline.pass(pipeline.progress.settled(), |pass| {
             let drained = reader.drain(PATIENCE, |bytes| {
                 events += 1;
-                if let Some(recorder) = &recorder {
+                if let Some(recorder) = &mut recorder {
                     recorder.event(index, bytes, &pipeline.processes);
                 }
                 pass.event(bytes);
@@ -56,8 +56,8 @@ pub fn run(
             if is_drained {
                 // Everything that was in the buffer before `now` has been taken in.
                 pipeline.progress.reached(index, now);
-                if let Some(recorder) = &recorder {
-                    recorder.reached(index, now);
+                if let Some(recorder) = &mut recorder {
+                    recorder.reached(index, now, &pipeline.processes);
                 }
             }
             if now >= next_settle {

@@ -58,12 +58,40 @@ pub struct Data<'a> {
     pub unobservable: bool,
 }
 
+/// Which process, and which program in its life. Zeros and none: not known, only `pid` counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Owner {
+    pub pid: u32,
+    /// When it was started, CLOCK_BOOTTIME in ns: with `pid` it tells a reused one.
+    pub started: u64,
+    /// Counts its execve() calls, and those of its ancestors.
+    pub exec_id: u32,
+    /// The effective user, now.
+    pub user_id: Option<u32>,
+}
+
+/// What the kernel knows of a process that was made or has become another program.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProcessInfo {
+    pub owner: Owner,
+    /// Path of the executable, else what was executed; empty where neither is known.
+    pub exe: String,
+    pub comm: String,
+    /// Its control groups, as /proc/PID/cgroup has them.
+    pub cgroups: String,
+    /// Inodes of its namespaces.
+    pub mount_namespace: u32,
+    pub net_namespace: u32,
+}
+
 /// What the kernel knows of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketInfo {
     pub connection: u64,
     pub socket: u64,
-    pub pid: u32,
+    pub owner: Owner,
+    /// Inode of the network namespace.
+    pub netns: u32,
     pub role: Role,
     /// When it was opened, CLOCK_BOOTTIME in ns; none where it is older than the agent.
     pub opened: Option<u64>,
@@ -101,14 +129,15 @@ pub enum Event<'a> {
         info: Box<SocketInfo>,
         final_positions: [u32; 2],
     },
-    Exec {
-        pid: u32,
-        comm: String,
-        filename: String,
+    /// A process was made or has become another program.
+    Process {
+        time: u64,
+        info: Box<ProcessInfo>,
     },
     Exit {
         time: u64,
         pid: u32,
+        started: u64,
     },
 }
 
@@ -124,7 +153,9 @@ unsafe impl Plain for types::end_event {}
 // SAFETY: as above.
 unsafe impl Plain for types::close_event {}
 // SAFETY: as above.
-unsafe impl Plain for types::exec_event {}
+unsafe impl Plain for types::process_event {}
+// SAFETY: as above.
+unsafe impl Plain for types::exit_event {}
 // SAFETY: as above.
 unsafe impl Plain for types::connection {}
 
@@ -162,6 +193,7 @@ impl<'a> Event<'a> {
             types::event_kind::EVENT_OPEN => {
                 let event: types::open_event = copied(bytes)?;
                 let mut info = SocketInfo::from_kernel(&event.connection);
+                info.owner = Owner::from_kernel(info.owner.pid, &event.owner);
                 if u32::from(event.connection.family) == libc::AF_UNIX as u32 {
                     info.local = Address::Unix(unix_path(&event.local_path, event.local_path_len));
                     info.remote = Address::Unix(unix_path(&event.remote_path, event.remote_path_len));
@@ -185,14 +217,64 @@ impl<'a> Event<'a> {
                     final_positions: event.connection.r#final,
                 })
             }
-            types::event_kind::EVENT_EXEC => {
-                let event: types::exec_event = copied(bytes)?;
-                Some(Event::Exec { pid: head.pid, comm: text(&event.comm), filename: text(&event.filename) })
+            types::event_kind::EVENT_EXEC | types::event_kind::EVENT_FORK => {
+                let event: types::process_event = copied(bytes)?;
+                let info = ProcessInfo::from_kernel(&event, &bytes[size_of::<types::process_event>()..])?;
+                Some(Event::Process { time: head.time, info: Box::new(info) })
             }
-            types::event_kind::EVENT_EXIT => Some(Event::Exit { time: head.time, pid: head.pid }),
+            types::event_kind::EVENT_EXIT => {
+                let event: types::exit_event = copied(bytes)?;
+                Some(Event::Exit { time: head.time, pid: head.pid, started: event.started })
+            }
             _ => None,
         }
     }
+}
+
+impl Owner {
+    fn from_kernel(pid: u32, owner: &types::owner) -> Owner {
+        Owner { pid, started: owner.started, exec_id: owner.exec_id, user_id: Some(owner.uid) }
+    }
+}
+
+impl ProcessInfo {
+    fn from_kernel(event: &types::process_event, text: &[u8]) -> Option<ProcessInfo> {
+        let mut start = 0;
+        let mut parts = [&text[..0]; types::process_text::TEXTS.0 as usize];
+        for (part, &end) in parts.iter_mut().zip(&event.ends) {
+            *part = text.get(start..usize::from(end))?;
+            start = usize::from(end);
+        }
+        let part = |which: types::process_text| parts[which.0 as usize];
+        let [exe, filename] = [types::process_text::TEXT_EXE, types::process_text::TEXT_FILENAME].map(part);
+        let [cgroup, v1] = [types::process_text::TEXT_CGROUP, types::process_text::TEXT_CGROUP_V1].map(part);
+        let comm = self::text(&event.comm);
+        let exe = match path(exe) {
+            path if path != "/" => path,
+            _ if filename.starts_with(b"/") => lossy(filename.strip_suffix(b"\0").unwrap_or(filename)),
+            _ => comm.clone(),
+        };
+        let v1 = if v1.is_empty() { String::new() } else { format!("1:pids:{}\n", path(v1)) };
+        Some(ProcessInfo {
+            owner: Owner::from_kernel(event.head.pid, &event.owner),
+            exe,
+            comm,
+            cgroups: format!("{v1}0::{}\n", path(cgroup)),
+            mount_namespace: event.mntns,
+            net_namespace: event.netns,
+        })
+    }
+}
+
+/// An absolute path from its components, each ended by NUL, the last one first.
+fn path(components: &[u8]) -> String {
+    let components = components.strip_suffix(b"\0").unwrap_or(components);
+    let mut path = Vec::with_capacity(components.len() + 1);
+    for component in components.rsplit(|&byte| byte == 0) {
+        path.push(b'/');
+        path.extend_from_slice(component);
+    }
+    lossy(&path)
 }
 
 impl SocketInfo {
@@ -204,7 +286,8 @@ impl SocketInfo {
         SocketInfo {
             connection: c.id,
             socket: c.socket,
-            pid: c.pid,
+            owner: Owner { pid: c.pid, ..Owner::default() },
+            netns: c.netns,
             role: Role::from_kernel(c.role),
             opened: (c.opened != 0).then_some(c.opened),
             base: (!older && numbered).then_some(c.base),
@@ -236,7 +319,11 @@ fn unix_path(path: &[i8; 108], len: u32) -> String {
 
 fn text(bytes: &[i8]) -> String {
     let bytes: Vec<u8> = bytes.iter().map(|&c| c as u8).take_while(|&b| b != 0).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
+    lossy(&bytes)
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -120,6 +120,7 @@ impl Kernel {
             Ok(())
         };
         attach(&progs.process_exec)?;
+        attach(&progs.process_forked)?;
         attach(&progs.process_exit)?;
         attach(&progs.state_changed)?;
         attach(&progs.socket_destroyed)?;

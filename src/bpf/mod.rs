@@ -13,7 +13,7 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/sidetap.skel.rs"));
 }
 
-pub use event::{Data, Event, Flow, Opened, Role, SocketInfo};
+pub use event::{Data, Event, Flow, Opened, Owner, ProcessInfo, Role, SocketInfo};
 pub use kernel::{CapturePath, Counters, Kernel, Tap};
 pub use orders::{Order, Verdict};
 pub use reader::Reader;

@@ -2,6 +2,9 @@
 
 use regex::Regex;
 
+use super::patterns::ContainerFilter;
+use crate::exchange::Process;
+
 /// Processes to leave out, and processes to keep to.
 #[derive(Debug, Clone, Default)]
 pub struct Filters {
@@ -10,6 +13,16 @@ pub struct Filters {
     pub custom: Vec<ExeMatch>,
     /// Where there are any, everything else is left out.
     pub only: Vec<ExeMatch>,
+    pub containers: ContainerFilter,
+}
+
+/// Whether a process is tapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tapped {
+    Yes,
+    No,
+    /// Its container's name decides, and is not known yet.
+    NotYet,
 }
 
 /// A named set of executables.
@@ -43,11 +56,39 @@ pub enum Strategy {
 impl Filters {
     /// Whether any process can be left out.
     pub fn is_any(&self) -> bool {
-        !(self.groups.is_empty() && self.custom.is_empty() && self.only.is_empty())
+        !(self.groups.is_empty() && self.custom.is_empty() && self.only.is_empty() && self.containers.is_empty())
     }
 
-    /// Whether a process is left out, by the path of its executable.
-    pub fn leaves_out(&self, exe: &str) -> bool {
+    /// By what is known of the process now.
+    pub fn verdict(&self, process: &Process) -> Tapped {
+        if !self.is_any() {
+            return Tapped::Yes;
+        }
+        if self.leaves_out(&process.exe) {
+            return Tapped::No;
+        }
+        if self.containers.is_empty() {
+            return Tapped::Yes;
+        }
+        let facts = process.container_facts();
+        match (&process.container, &facts) {
+            (Some(_), None) => Tapped::NotYet,
+            _ if self.containers.admits(facts.as_ref().map(|facts| facts.name.as_str())) => Tapped::Yes,
+            _ => Tapped::No,
+        }
+    }
+
+    /// As [`Filters::verdict`], where no more will be known in time: a container without a name is as good as none.
+    pub fn admits(&self, process: &Process) -> bool {
+        match self.verdict(process) {
+            Tapped::Yes => true,
+            Tapped::No => false,
+            Tapped::NotYet => self.containers.admits(None),
+        }
+    }
+
+    /// Whether a process is left out by the path of its executable.
+    pub(super) fn leaves_out(&self, exe: &str) -> bool {
         if self.groups.iter().any(|group| group.names().contains(&base_name(exe))) {
             return true;
         }
@@ -144,7 +185,11 @@ fn base_name(exe: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::patterns::NamePatterns;
     use super::*;
+    use crate::exchange::{Container, ContainerFacts};
 
     fn exe(exe: &str, strategy: Strategy) -> ExeMatch {
         ExeMatch { exe: exe.to_string(), strategy }
@@ -176,6 +221,29 @@ mod tests {
         assert!(filters.leaves_out("/usr/sbin/nginx"));
         let both = Filters { custom: vec![exe("/usr/sbin", Strategy::Prefix)], ..filters };
         assert!(both.leaves_out("/usr/sbin/haproxy"), "leaving out comes first");
+    }
+
+    #[test]
+    fn containers_are_left_out_by_their_names() {
+        let names = |names: &[&str]| NamePatterns::new(names.iter().map(|&name| name.to_owned()).collect());
+        let container = Arc::new(Container::new("4f".to_owned()));
+        let inside = Process { container: Some(container.clone()), ..Process::default() };
+        let containers = ContainerFilter { only: names(&["web-*"]), ignore: names(&["*-db"]) };
+        let filters = Filters { containers, ..Filters::default() };
+        assert!(filters.is_any());
+        assert_eq!((filters.verdict(&inside), filters.admits(&inside)), (Tapped::NotYet, false));
+        assert_eq!(filters.verdict(&Process::default()), Tapped::No, "in none");
+        let called = |name: &str| {
+            container.learn(Some(Arc::new(ContainerFacts { name: name.to_owned(), ..ContainerFacts::default() })));
+            filters.verdict(&inside)
+        };
+        assert_eq!((called("web-1"), called("web-db"), called("other")), (Tapped::Yes, Tapped::No, Tapped::No));
+
+        let ignore = ContainerFilter { ignore: names(&["*-db"]), ..ContainerFilter::default() };
+        let filters = Filters { containers: ignore, ..Filters::default() };
+        assert_eq!(filters.verdict(&Process::default()), Tapped::Yes);
+        let unnamed = Process { container: Some(Arc::new(Container::new("5f".to_owned()))), ..Process::default() };
+        assert_eq!((filters.verdict(&unnamed), filters.admits(&unnamed)), (Tapped::NotYet, true));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod errors;
 mod filters;
+mod patterns;
 mod reader;
 mod sections;
 mod settings;
@@ -23,7 +24,8 @@ use errors::Problems;
 use reader::Item;
 
 pub use errors::{Errors, Position, Problem};
-pub use filters::{ExeMatch, Filters, Group, Strategy};
+pub use filters::{ExeMatch, Filters, Group, Strategy, Tapped};
+pub use patterns::{ContainerFilter, NamePatterns};
 pub use settings::*;
 
 /// Largest file, in bytes.

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use super::filters::{ExeMatch, Filters, Group, Strategy};
 use super::reader::{Item, Section};
-use super::settings::{EndpointRule, HttpCapture, Settings, Stack, Tag, TagSource, Tap, TapDirection};
+use super::settings::{EndpointRule, HttpCapture, Settings, Stack, Tag, TagSource, Tags, Tap, TapDirection};
 use super::stores::{Environment, event_stores, object_stores};
 use crate::exchange::{BodyEncoding, Format, Level};
 use crate::rules::{CompiledRule, Compiler};
@@ -54,7 +54,7 @@ pub fn settings(root: &Item, env: Environment) -> Option<Settings> {
     let object_stores = services.as_ref().map(|services| object_stores(services, env, &mut warnings));
     let mut compiler = macros(&root);
     let stacks = stacks(&root, &mut compiler, &mut warnings);
-    let tags = root.list("tags").iter().filter_map(|item| tag(item, env, &mut warnings)).collect();
+    let tags = tags(&root, env, &mut warnings);
     let mut settings = Settings {
         event_stores: event_stores.unwrap_or_default(),
         object_stores: object_stores.unwrap_or_default(),
@@ -168,19 +168,38 @@ fn rule(item: &Item, compiler: &mut Compiler) -> Option<CompiledRule> {
     }
 }
 
-fn tag(item: &Item, env: Environment, warnings: &mut Vec<String>) -> Option<Tag> {
+fn tags(root: &Section, env: Environment, warnings: &mut Vec<String>) -> Tags {
+    let (mut fixed, mut looked_up) = (Vec::new(), Vec::new());
+    let mut keys = HashSet::new();
+    for item in root.list("tags") {
+        let Some(tag) = tag(&item) else { continue };
+        if !keys.insert(tag.key.clone()) {
+            item.error(format!("the tag \"{}\" is here twice", tag.key));
+        }
+        if tag.source != TagSource::Env {
+            looked_up.push(tag);
+            continue;
+        }
+        let Tag { key, location, .. } = tag;
+        match env(&location) {
+            Some(value) => fixed.push((key, value)),
+            None => warnings.push(format!(
+                "{}: the environment variable {location} is not set; the tag \"{key}\" is left out",
+                item.path
+            )),
+        }
+    }
+    Tags::new(fixed, looked_up)
+}
+
+fn tag(item: &Item) -> Option<Tag> {
     let tag = item.section(&["key", "source", "location"])?;
     let key = tag.required("key", "; it is the tag's name").and_then(|key| key.text());
     let source = tag.required("source", ", expected one of env, container.label, k8s.label, k8s.annotation");
     let source = source.and_then(|source| source.choice(&TAG_SOURCES));
     let location = tag.required("location", "; name the variable, label or annotation");
     let location = location.and_then(|location| location.text());
-    let (key, source, location) = (key?, source?, location?);
-    if source == TagSource::Env && env(location).is_none() {
-        let path = &item.path;
-        warnings.push(format!("{path}: the environment variable {location} is not set; the tag \"{key}\" is left out"));
-    }
-    Some(Tag { key: key.to_string(), source, location: location.to_string() })
+    Some(Tag { key: key?.to_string(), source: source?, location: location?.to_string() })
 }
 
 fn tap(section: &Section, compiler: &mut Compiler, settings: &mut Settings) {
@@ -226,14 +245,19 @@ fn named_stack(http: &Item, stacks: &[Stack]) -> Option<usize> {
 }
 
 fn filters_section<'a>(parent: &Section<'a>) -> Option<Section<'a>> {
-    parent.section("filters", &["groups", "custom", "only"])
+    parent.section("filters", &["groups", "custom", "only", "containers"])
 }
 
 /// Adds to the filters: the file may have them in two places.
 fn filters(section: &Section, compiler: &mut Compiler, settings: &mut Settings) {
-    let Filters { groups, custom, only } = &mut settings.tap.filters;
+    let Filters { groups, custom, only, containers } = &mut settings.tap.filters;
     groups.extend(section.list("groups").iter().filter_map(|item| item.choice(&GROUPS)));
     only.extend(section.list("only").iter().filter_map(|item| exe_match(item, compiler)));
+    if let Some(section) = section.section("containers", &["only", "ignore"]) {
+        let names = |key: &str| section.list(key).iter().filter_map(|item| item.text().map(str::to_string)).collect();
+        containers.only.extend(names("only"));
+        containers.ignore.extend(names("ignore"));
+    }
     for item in section.list("custom") {
         let Some(filter) = exe_match(&item, compiler) else { continue };
         if filter.is_haproxy() {

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::filters::Filters;
-use crate::exchange::{BodyEncoding, Format, Level};
+use crate::exchange::{BodyEncoding, ContainerFacts, Format, Level};
 use crate::rules::CompiledRule;
 
 #[derive(Debug, Clone)]
@@ -19,7 +20,7 @@ pub struct Settings {
     pub default_stack: Option<usize>,
     pub endpoints: Vec<EndpointRule>,
     pub tap: Tap,
-    pub tags: Vec<Tag>,
+    pub tags: Tags,
     /// What is accepted, but will not do what one might expect. One line each.
     pub warnings: Vec<String>,
 }
@@ -75,17 +76,27 @@ pub enum TapDirection {
     EgressExternal,
 }
 
-/// A tag that every exchange gets.
+/// What every exchange is tagged with.
+#[derive(Debug, Clone, Default)]
+pub struct Tags {
+    /// Those whose values are the same for all: from the agent's environment.
+    fixed: Arc<Vec<(String, String)>>,
+    /// Those that the watched process's container has or has not.
+    looked_up: Vec<Tag>,
+}
+
+/// A tag whose value is a label or an annotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag {
     pub key: String,
     pub source: TagSource,
-    /// The name of the variable, label or annotation.
+    /// The name of the label or annotation.
     pub location: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TagSource {
+    /// The agent's environment, when the configuration is read.
     Env,
     ContainerLabel,
     K8sLabel,
@@ -192,6 +203,44 @@ impl Store {
     /// Whether this build can write to it.
     pub fn is_available(&self) -> bool {
         matches!(self, Store::Stdout | Store::Disabled)
+    }
+}
+
+impl Tags {
+    pub fn new(fixed: Vec<(String, String)>, looked_up: Vec<Tag>) -> Tags {
+        Tags { fixed: Arc::new(fixed), looked_up }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.fixed.is_empty() && self.looked_up.is_empty()
+    }
+
+    /// Whether what the process's container is labelled with matters.
+    pub fn need_container(&self) -> bool {
+        !self.looked_up.is_empty()
+    }
+
+    /// Keys and values for a process in that container; a label that it lacks gives no tag.
+    pub fn of(&self, container: Option<&ContainerFacts>) -> Arc<Vec<(String, String)>> {
+        let found = self.looked_up.iter().filter_map(|tag| Some((tag.key.clone(), tag.value(container?)?.to_owned())));
+        let mut found = found.peekable();
+        if found.peek().is_none() {
+            return self.fixed.clone();
+        }
+        Arc::new(self.fixed.iter().cloned().chain(found).collect())
+    }
+}
+
+impl Tag {
+    fn value<'a>(&self, container: &'a ContainerFacts) -> Option<&'a str> {
+        let pod = container.pod.as_ref();
+        let values = match self.source {
+            TagSource::Env => return None,
+            TagSource::ContainerLabel => &container.labels,
+            TagSource::K8sLabel => &pod?.labels,
+            TagSource::K8sAnnotation => &pod?.annotations,
+        };
+        values.get(&self.location).map(String::as_str)
     }
 }
 

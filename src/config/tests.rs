@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::exchange::{BodyEncoding, Format, Level};
+use crate::exchange::{BodyEncoding, ContainerFacts, Format, Level, Pod};
 use crate::rules::{Fact, Facts, Field, Stage, decide, stage};
 
 fn environment(name: &str) -> Option<String> {
@@ -169,6 +169,39 @@ fn filters_are_read_in_both_places_and_warn_of_haproxy() {
         "filters.custom[0]: leaves haproxy out, so none of its traffic is captured: `custom` names the processes to leave \
          out; to capture these and no others, put them under `tap.filters.only`"
     );
+}
+
+#[test]
+fn containers_are_chosen_by_name() {
+    let text = "version: 2\ntap: {http: {stack: none}, filters: {containers: {only: ['web-*'], ignore: [web-db]}}}\n";
+    let containers = &accepted(text).tap.filters.containers;
+    assert!(containers.admits(Some("web-1")) && !containers.admits(Some("web-db")) && !containers.admits(None));
+    assert_eq!(
+        refused("version: 2\ntap: {filters: {containers: {onyl: [a]}}}\n"),
+        "qtap.yaml:2:30: tap.filters.containers.onyl: unknown key (did you mean \"only\"?)"
+    );
+}
+
+#[test]
+fn tags_are_values_of_the_environment_or_labels() {
+    let text = "version: 2\ntags:\n- {key: zone, source: env, location: ZONE}\n\
+                - {key: team, source: container.label, location: com.example.team}\n\
+                - {key: tier, source: k8s.label, location: tier}\n- {key: on, source: k8s.annotation, location: on}\n";
+    let environment = |name: &str| (name == "ZONE").then(|| "eu".to_owned());
+    let tags = parse_with("qtap.yaml", text.as_bytes(), &environment).expect("a good file").tags;
+    let shown = |container: Option<&ContainerFacts>| {
+        let tags = tags.of(container);
+        tags.iter().map(|(key, value)| format!("{key}:{value}")).collect::<Vec<_>>().join(" ")
+    };
+    let labels = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
+    let pod = Pod { labels: labels("tier", "front"), annotations: labels("on", "call"), ..Pod::default() };
+    let labelled = ContainerFacts { labels: labels("com.example.team", "blue"), ..ContainerFacts::default() };
+    let in_pod = ContainerFacts { pod: Some(pod.into()), ..labelled.clone() };
+    assert_eq!(shown(None), "zone:eu");
+    assert_eq!(shown(Some(&labelled)), "zone:eu team:blue");
+    assert_eq!(shown(Some(&in_pod)), "zone:eu team:blue tier:front on:call");
+    let twice = text.replace("key: on", "key: tier");
+    assert_eq!(refused(&twice), "qtap.yaml:6:3: tags[3]: the tag \"tier\" is here twice");
 }
 
 /// The sample configuration with all that is off in it turned on.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::Control;
 use super::stream::{Item, Stream, Why};
 use crate::bpf::{Data, Flow, Order, Role, SocketInfo, Verdict};
-use crate::config::{Settings, Stack, TapDirection};
+use crate::config::{Settings, Stack, TapDirection, Tapped};
 use crate::exchange::http1::{Gap, Host, Http1, Side, State};
-use crate::exchange::{Connection, ConnectionEvent, Direction, Exchange, Nanos, Protocol, Record};
+use crate::exchange::{Connection, ConnectionEvent, Direction, Exchange, Nanos, Process, Protocol, Record};
 use crate::identity::Processes;
 use crate::plugin;
 use crate::proto::Head;
@@ -20,6 +20,9 @@ use crate::url;
 const SKIP_LEAST: u64 = 8 << 10;
 /// The most that one order skips: serial arithmetic reaches half of 32 bits.
 const SKIP_MOST: u64 = 1 << 30;
+
+/// How long a connection waits for its process to be found out, in ns.
+const IDENTIFIED_WITHIN: u64 = 200_000_000;
 
 /// Memory of a connection's event on its way out.
 const EVENT_WEIGHT: usize = size_of::<Record>() + size_of::<ConnectionEvent>();
@@ -76,6 +79,12 @@ struct Known {
     is_server: bool,
 }
 
+/// An opening whose process is being found out.
+struct Awaiting {
+    info: SocketInfo,
+    since: u64,
+}
+
 struct Closing {
     time: u64,
     final_positions: [u32; 2],
@@ -87,6 +96,8 @@ pub(super) struct Conn {
     known: Option<Known>,
     /// A socket pair without names, of which it is not known yet who asks.
     unsure: Option<Box<SocketInfo>>,
+    /// Its process is not known yet.
+    awaiting: Option<Box<Awaiting>>,
     streams: [Stream; 2],
     http: Option<Box<Http1>>,
     /// Left out by process or direction, or speaking something else: only its end is awaited.
@@ -119,17 +130,42 @@ impl Conn {
 
     /// The kernel told of the connection.
     pub(super) fn open(&mut self, info: &SocketInfo, env: &mut Env) {
-        if self.known.is_some() {
+        if self.known.is_some() || self.awaiting.is_some() {
             return;
         }
         if info.role == Role::Unknown && !self.streams.iter().any(Stream::is_waiting) {
             self.unsure = Some(Box::new(info.clone()));
             return;
         }
-        let process = env.processes.get(info.pid);
-        let left_out = env.settings.tap.filters.leaves_out(&process.exe);
-        if left_out {
-            env.control.judge(info.pid, true);
+        self.awaiting = Some(Box::new(Awaiting { info: info.clone(), since: self.latest }));
+        self.identify(env);
+    }
+
+    /// Goes on with a connection that was opened, once its process is known, or as much of it as can be in time.
+    pub(super) fn identify(&mut self, env: &mut Env) {
+        let Some(awaiting) = self.awaiting.take() else { return };
+        let owner = &awaiting.info.owner;
+        let is_late = awaiting.since.saturating_add(IDENTIFIED_WITHIN) <= env.settled;
+        match env.processes.find(owner, self.latest) {
+            Some(process) if is_late || env.settings.tap.filters.verdict(&process) != Tapped::NotYet => {
+                self.opened(&awaiting.info, process, env);
+            }
+            _ if is_late => self.opened(&awaiting.info, env.processes.guess(owner), env),
+            found => {
+                // The events of its fork and exec may be on the way through another CPU's buffer.
+                if found.is_none() && awaiting.since <= env.settled {
+                    env.processes.look_for(owner);
+                }
+                self.awaiting = Some(awaiting);
+            }
+        }
+    }
+
+    fn opened(&mut self, info: &SocketInfo, process: Arc<Process>, env: &mut Env) {
+        let filters = &env.settings.tap.filters;
+        let left_out = !filters.admits(&process);
+        if left_out && filters.verdict(&process) == Tapped::No {
+            env.control.judge(info.owner.pid, true);
         }
         let is_server = match info.role {
             Role::Server => true,
@@ -169,6 +205,11 @@ impl Conn {
 
     pub(super) fn is_known(&self) -> bool {
         self.known.is_some() || self.unsure.is_some()
+    }
+
+    /// Whether its opening was seen, but its process is not known yet.
+    pub(super) fn is_awaiting(&self) -> bool {
+        self.awaiting.is_some()
     }
 
     /// A call moved bytes.
@@ -264,12 +305,15 @@ impl Conn {
 
     /// Whether the socket is gone and everything of it has come.
     pub(super) fn is_over(&self, settled: u64) -> bool {
-        self.closing.as_ref().is_some_and(|closing| closing.time <= settled)
+        self.awaiting.is_none() && self.closing.as_ref().is_some_and(|closing| closing.time <= settled)
     }
 
     /// The last of the connection: what is open goes out as it is. `stopping`: not the connection ends, but the agent.
     pub(super) fn finish(&mut self, env: &mut Env, stopping: bool) {
         let end = self.closing.as_ref().map_or(self.latest, |closing| closing.time);
+        if let Some(awaiting) = self.awaiting.take() {
+            self.opened(&awaiting.info, env.processes.guess(&awaiting.info.owner), env);
+        }
         if let Some(closing) = &self.closing {
             for (stream, position) in self.streams.iter_mut().zip(closing.final_positions) {
                 stream.close(position, closing.time);
@@ -469,7 +513,7 @@ impl<'e> ConnHost<'_, 'e> {
 impl Host for ConnHost<'_, '_> {
     fn body_wanted(&mut self, request: Option<&Head>, response: Option<&Head>) -> usize {
         let Some(stack) = self.stack(request) else { return 0 };
-        plugin::body_wanted(stack, &self.known.connection, request, response)
+        plugin::body_wanted(stack, &self.env.settings.tags, &self.known.connection, request, response)
     }
 
     fn reserve(&mut self, bytes: usize) -> bool {
@@ -495,7 +539,7 @@ impl Host for ConnHost<'_, '_> {
         self.env.stats.seen.add(1);
         let (kept, weight, before) = (exchange.kept(), exchange.weight(), self.env.records.len());
         if let Some(stack) = self.stack(exchange.request.as_ref().map(|request| &request.head)) {
-            plugin::finish(stack, exchange, &mut self.env.records);
+            plugin::finish(stack, &self.env.settings.tags, exchange, &mut self.env.records);
         }
         if self.env.records.len() > before {
             self.env.memory.adjust(0, weight);

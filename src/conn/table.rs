@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::connection::{Conn, Env};
 use crate::bpf::{Data, Event};
+use crate::config::Tapped;
 use crate::exchange::Nanos;
 
 const SHARDS: usize = 64;
@@ -84,13 +85,13 @@ impl Table {
                     conn.advance(env);
                 });
             }
-            Event::Exec { pid, comm, filename } => {
-                let process = env.processes.executed(pid, &comm, &filename);
-                if env.settings.tap.filters.leaves_out(&process.exe) {
-                    env.control.judge(pid, true);
+            Event::Process { time, info } => {
+                let process = env.processes.learn(&info, time);
+                if env.settings.tap.filters.verdict(&process) == Tapped::No {
+                    env.control.judge(process.pid, true);
                 }
             }
-            Event::Exit { pid, .. } => env.processes.forget(pid),
+            Event::Exit { time, pid, started } => env.processes.exited(pid, started, time),
         }
     }
 
@@ -105,10 +106,12 @@ impl Table {
             for id in std::mem::take(&mut shard.waiting) {
                 let Some(conn) = shard.conns.get_mut(&id) else { continue };
                 conn.is_noted = false;
-                if !conn.is_known() && conn.latest <= env.settled {
+                if conn.is_awaiting() {
+                    conn.identify(env);
+                } else if !conn.is_known() && conn.latest <= env.settled {
                     look_up(conn, id, env);
                 }
-                if conn.is_over(env.settled) || conn.ignored && !conn.is_known() {
+                if conn.is_over(env.settled) || conn.ignored && !conn.is_known() && !conn.is_awaiting() {
                     if let Some(mut conn) = shard.conns.remove(&id) {
                         conn.finish(env, false);
                     }

@@ -4,15 +4,17 @@ mod traffic;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::bpf::{Data, Event, Flow, Opened, Role, Verdict};
+use crate::bpf::{Data, Event, Flow, Opened, Owner, ProcessInfo, Role, Verdict};
 use crate::config::{self, Settings};
-use crate::exchange::{Address, ConnectionEvent, Exchange, Message, Missing, Record};
+use crate::exchange::{
+    Address, ConnectionEvent, Container, ContainerFacts, Exchange, Message, Missing, Process, Record,
+};
 use crate::identity::Processes;
 use crate::stats::{Memory, Stats};
 use traffic::{Dice, Kind, Script};
@@ -159,7 +161,8 @@ fn info(role: Role) -> SocketInfo {
     SocketInfo {
         connection: ID,
         socket: 1,
-        pid: u32::MAX,
+        owner: Owner { pid: 42, started: 10_000_000, exec_id: 2, user_id: None },
+        netns: 1,
         role,
         opened: Some(1),
         base: Some(BASE),
@@ -564,8 +567,8 @@ fn time(event: &Event) -> u64 {
     match event {
         Event::Data(data) => data.time,
         Event::Open(opened) => opened.time,
-        Event::End { time, .. } | Event::Close { time, .. } | Event::Exit { time, .. } => *time,
-        Event::Exec { .. } => 0,
+        Event::End { time, .. } | Event::Close { time, .. } => *time,
+        Event::Process { time, .. } | Event::Exit { time, .. } => *time,
     }
 }
 
@@ -804,4 +807,96 @@ fn wild() -> impl Strategy<Value = Wild> {
         2 => time().prop_map(Wild::Settle),
         1 => Just(Wild::Evict),
     ]
+}
+
+const REQUEST: &[u8] = b"GET /a HTTP/1.1\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+const MS: u64 = 1_000_000;
+
+/// The owner of [`info`]'s socket became that program.
+fn exec(exe: &str, exec_id: u32, time: u64) -> Event<'static> {
+    let owner = Owner { exec_id, ..info(Role::Server).owner };
+    let info = ProcessInfo { owner, exe: exe.to_owned(), ..ProcessInfo::default() };
+    Event::Process { time, info: Box::new(info) }
+}
+
+fn exes(bench: &Bench) -> Vec<&str> {
+    bench.exchanges.iter().map(|exchange| exchange.connection.process.exe.as_str()).collect()
+}
+
+#[test]
+fn a_connection_waits_for_the_exec_of_its_process() {
+    let mut bench = Bench { processes: Processes::recorded(), ..Bench::new() };
+    // The program before it is known, but it is not the one that opened the connection.
+    bench.event(exec("/bin/sh", 1, MS));
+    bench.open(10 * MS);
+    bench.received(0, REQUEST, 11 * MS);
+    bench.sent(0, RESPONSE, 12 * MS);
+    bench.settle(100 * MS);
+    assert!(bench.exchanges.is_empty(), "nobody knows yet whose it is");
+    bench.event(exec("/usr/bin/curl", 2, 9 * MS));
+    bench.settle(101 * MS);
+    assert_eq!(exes(&bench), ["/usr/bin/curl"]);
+    assert_eq!(bench.exchanges[0].missing, []);
+    bench.close(RESPONSE.len() as u32, REQUEST.len() as u32, 120 * MS);
+    bench.assert_empty();
+}
+
+#[test]
+fn a_connection_goes_on_without_a_process_that_nobody_knows() {
+    let mut bench = Bench { processes: Processes::recorded(), ..Bench::new() };
+    bench.open(10 * MS);
+    bench.received(0, REQUEST, 11 * MS);
+    bench.sent(0, RESPONSE, 12 * MS);
+    bench.close(RESPONSE.len() as u32, REQUEST.len() as u32, 20 * MS);
+    bench.settle(209 * MS);
+    assert_eq!((bench.exchanges.len(), bench.events.len()), (0, 0));
+    bench.settle(211 * MS);
+    assert_eq!((exes(&bench), bench.exchanges[0].connection.process.pid), (vec![""], 42));
+    assert!(bench.events[0].finalized);
+    bench.assert_empty();
+}
+
+#[test]
+fn the_end_of_the_agent_does_not_wait_for_a_process() {
+    let mut bench = Bench { processes: Processes::recorded(), ..Bench::new() };
+    bench.open(10 * MS);
+    bench.received(0, REQUEST, 11 * MS);
+    bench.sent(0, RESPONSE, 12 * MS);
+    bench.work(|table, env| table.finish(env));
+    assert_eq!((exes(&bench), &bench.exchanges[0].missing[..]), (vec![""], &[][..]));
+    bench.assert_empty();
+}
+
+#[test]
+fn a_connection_of_a_process_that_has_ended_is_still_its_own() {
+    let mut bench = Bench { processes: Processes::recorded(), ..Bench::new() };
+    let Owner { pid, started, .. } = info(Role::Server).owner;
+    bench.event(exec("/usr/bin/curl", 2, 9 * MS));
+    bench.event(Event::Exit { time: 20 * MS, pid, started });
+    bench.open(10 * MS);
+    bench.received(0, REQUEST, 11 * MS);
+    bench.sent(0, RESPONSE, 12 * MS);
+    assert_eq!(exes(&bench), ["/usr/bin/curl"]);
+}
+
+#[test]
+fn a_filter_by_container_waits_for_its_name() {
+    let settings = FULL.replace("tap: {", "tap: {filters: {containers: {ignore: ['*-db']}}, ");
+    for (name, exchanges) in [("web", 1), ("web-db", 0)] {
+        let mut bench = Bench { processes: Processes::recorded(), ..Bench::new() };
+        bench.settings = config::parse("test", settings.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
+        let container = Arc::new(Container::new("4f".to_owned()));
+        let owner = info(Role::Server).owner;
+        let process = Process { pid: 42, started: owner.started, ..Process::default() };
+        bench.processes.remember(Process { container: Some(container.clone()), ..process }, owner.exec_id);
+        bench.open(10 * MS);
+        bench.received(0, REQUEST, 11 * MS);
+        bench.sent(0, RESPONSE, 12 * MS);
+        bench.settle(100 * MS);
+        assert!(bench.exchanges.is_empty());
+        container.learn(Some(Arc::new(ContainerFacts { name: name.to_owned(), ..ContainerFacts::default() })));
+        bench.settle(101 * MS);
+        assert_eq!(bench.exchanges.len(), exchanges, "{name}");
+    }
 }

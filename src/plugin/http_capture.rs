@@ -1,10 +1,11 @@
 //! The plugin `http_capture`: rules decide how much of each exchange goes to the object stores.
 
 use std::borrow::Cow;
-use std::sync::{Arc, LazyLock};
+use std::cell::OnceCell;
+use std::sync::Arc;
 
-use crate::config::HttpCapture;
-use crate::exchange::{Address, Connection, Direction, Exchange, Level, Protocol, Record};
+use crate::config::{HttpCapture, Tags};
+use crate::exchange::{Address, Connection, ContainerFacts, Direction, Exchange, Level, Protocol, Record};
 use crate::proto::Head;
 use crate::rules::{Fact, Facts, Field, Peer, decide};
 use crate::url;
@@ -12,11 +13,12 @@ use crate::url;
 /// See [`super::body_wanted`].
 pub fn body_wanted(
     capture: &HttpCapture,
+    tags: &Tags,
     connection: &Connection,
     request: Option<&Head>,
     response: Option<&Head>,
 ) -> usize {
-    let so_far = SoFar { connection, request, response, duration_ms: None, is_finished: false };
+    let so_far = SoFar { request, response, ..SoFar::new(connection, tags) };
     match decide(&capture.rules, capture.level, &so_far).max {
         Level::Full => usize::try_from(capture.max_body_bytes).unwrap_or(usize::MAX),
         _ => 0,
@@ -24,27 +26,28 @@ pub fn body_wanted(
 }
 
 /// The record of a finished exchange; none where the level is `none`.
-pub fn record(capture: &HttpCapture, exchange: Exchange) -> Option<Record> {
+pub fn record(capture: &HttpCapture, tags: &Tags, exchange: Exchange) -> Option<Record> {
     let finished = SoFar {
-        connection: &exchange.connection,
         request: exchange.request.as_ref().map(|request| &request.head),
         response: exchange.response.as_ref().map(|response| &response.head),
         duration_ms: exchange.duration_ms(),
         is_finished: true,
+        ..SoFar::new(&exchange.connection, tags)
     };
     let level = decide(&capture.rules, capture.level, &finished).max;
-    (level > Level::None).then(|| Record::Exchange {
+    if level == Level::None {
+        return None;
+    }
+    let tags = finished.tags().clone();
+    Some(Record::Exchange {
         exchange: Box::new(exchange),
         level,
         format: capture.format,
         encoding: capture.body_encoding,
         max_body_bytes: usize::try_from(capture.max_body_bytes).unwrap_or(usize::MAX),
-        tags: NO_TAGS.clone(),
+        tags,
     })
 }
-
-/// Tags need names that are not looked up yet.
-static NO_TAGS: LazyLock<Arc<Vec<(String, String)>>> = LazyLock::new(Arc::default);
 
 /// An exchange as far as it is known: what is not there yet may still come, until it is finished.
 struct SoFar<'a> {
@@ -53,6 +56,10 @@ struct SoFar<'a> {
     response: Option<&'a Head>,
     duration_ms: Option<f64>,
     is_finished: bool,
+    tag_settings: &'a Tags,
+    /// Looked up once, where it is asked for: what the runtime says of a container may change at any time.
+    container: OnceCell<Option<Arc<ContainerFacts>>>,
+    tags: OnceCell<Arc<Vec<(String, String)>>>,
 }
 
 impl Facts for SoFar<'_> {
@@ -74,13 +81,52 @@ impl Facts for SoFar<'_> {
             Field::TlsVersion | Field::TlsSni | Field::TlsAlpn => Fact::Absent,
             Field::Protocol => Fact::Text(Cow::Borrowed(Protocol::Http1.name())),
             Field::Direction => Fact::Text(Cow::Borrowed(self.connection.direction.name())),
-            Field::Tags => Fact::Tags(&[]),
-            Field::Tag(_) => Fact::Absent,
+            Field::Tags if self.tag_settings.need_container() && self.is_container_open() => Fact::NotYet,
+            Field::Tags => Fact::Tags(self.tags()),
+            Field::Tag(key) => self.tag(key),
         }
     }
 }
 
-impl SoFar<'_> {
+impl<'a> SoFar<'a> {
+    fn new(connection: &'a Connection, tag_settings: &'a Tags) -> SoFar<'a> {
+        SoFar {
+            connection,
+            request: None,
+            response: None,
+            duration_ms: None,
+            is_finished: false,
+            tag_settings,
+            container: OnceCell::new(),
+            tags: OnceCell::new(),
+        }
+    }
+
+    /// What the runtime says of the watched process's container.
+    fn container(&self) -> Option<&ContainerFacts> {
+        self.container.get_or_init(|| self.connection.process.container_facts()).as_deref()
+    }
+
+    /// Whether there is a container of which more may become known.
+    fn is_container_open(&self) -> bool {
+        !self.is_finished && self.connection.process.container.is_some() && self.container().is_none()
+    }
+
+    fn tags(&self) -> &Arc<Vec<(String, String)>> {
+        self.tags.get_or_init(|| {
+            let container = if self.tag_settings.need_container() { self.container() } else { None };
+            self.tag_settings.of(container)
+        })
+    }
+
+    fn tag(&self, key: &str) -> Fact<'_> {
+        match self.tags().iter().find(|(known, _)| known == key) {
+            Some((_, value)) => Fact::Text(Cow::Borrowed(value)),
+            None if self.tag_settings.need_container() && self.is_container_open() => Fact::NotYet,
+            None => Fact::Absent,
+        }
+    }
+
     fn known<'s, T>(&'s self, value: Option<T>, fact: impl FnOnce(T) -> Option<Fact<'s>>) -> Fact<'s> {
         match value {
             Some(value) => fact(value).unwrap_or(Fact::Absent),
@@ -101,7 +147,6 @@ impl SoFar<'_> {
     fn peer<'s>(&'s self, peer: &Peer, address: &'s Address, is_source: bool) -> Fact<'s> {
         let is_watched = is_source != (self.connection.direction == Direction::Ingress);
         let process = is_watched.then_some(&*self.connection.process);
-        let container = process.and_then(|process| process.container.as_ref());
         let text = |value: Option<&'s str>| value.map_or(Fact::Absent, |value| Fact::Text(Cow::Borrowed(value)));
         match peer {
             Peer::Ip => address.ip().map_or(Fact::Absent, Fact::Ip),
@@ -115,11 +160,25 @@ impl SoFar<'_> {
             Peer::ProcessUserId => {
                 process.and_then(|process| process.user_id).map_or(Fact::Absent, |id| Fact::Int(id.into()))
             }
-            Peer::ContainerName => text(container.and_then(|container| container.name.as_deref())),
-            Peer::ContainerImage => text(container.and_then(|container| container.image.as_deref())),
-            Peer::ContainerId => text(container.map(|container| container.id.as_str())),
-            Peer::ContainerLabel(_) | Peer::PodName | Peer::PodNamespace | Peer::PodLabel(_) => Fact::Absent,
+            Peer::ContainerId => text(process.and_then(|process| Some(process.container.as_ref()?.id.as_str()))),
+            _ if !is_watched => Fact::Absent,
+            _ if self.is_container_open() => Fact::NotYet,
+            _ => text(self.container().and_then(|container| of_container(peer, container)).filter(|v| !v.is_empty())),
         }
+    }
+}
+
+/// What a container, or its pod, answers.
+fn of_container<'a>(peer: &Peer, container: &'a ContainerFacts) -> Option<&'a str> {
+    let pod = container.pod.as_ref();
+    match peer {
+        Peer::ContainerName => Some(&container.name),
+        Peer::ContainerImage => Some(&container.image),
+        Peer::ContainerLabel(name) => container.labels.get(&**name).map(String::as_str),
+        Peer::PodName => Some(&pod?.name),
+        Peer::PodNamespace => Some(&pod?.namespace),
+        Peer::PodLabel(name) => pod?.labels.get(&**name).map(String::as_str),
+        _ => None,
     }
 }
 

@@ -11,21 +11,27 @@
 
 pub mod http_capture;
 
-use crate::config::Stack;
+use crate::config::{Stack, Tags};
 use crate::exchange::{Connection, Exchange, Record};
 use crate::proto::Head;
 
 /// How many bytes of each body any plugin of the stack may still want, given the heads seen so far.
-pub fn body_wanted(stack: &Stack, connection: &Connection, request: Option<&Head>, response: Option<&Head>) -> usize {
-    let wanted = stack.capture.iter().map(|capture| http_capture::body_wanted(capture, connection, request, response));
-    wanted.max().unwrap_or(0)
+pub fn body_wanted(
+    stack: &Stack,
+    tags: &Tags,
+    connection: &Connection,
+    request: Option<&Head>,
+    response: Option<&Head>,
+) -> usize {
+    let wanted = |capture| http_capture::body_wanted(capture, tags, connection, request, response);
+    stack.capture.iter().map(wanted).max().unwrap_or(0)
 }
 
 /// What the stack's plugins make of a finished exchange.
-pub fn finish(stack: &Stack, exchange: Exchange, records: &mut Vec<Record>) {
+pub fn finish(stack: &Stack, tags: &Tags, exchange: Exchange, records: &mut Vec<Record>) {
     let Some((last, others)) = stack.capture.split_last() else { return };
     for capture in others {
-        records.extend(http_capture::record(capture, exchange.clone()));
+        records.extend(http_capture::record(capture, tags, exchange.clone()));
     }
-    records.extend(http_capture::record(last, exchange));
+    records.extend(http_capture::record(last, tags, exchange));
 }

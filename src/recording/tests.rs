@@ -17,9 +17,9 @@ impl Scratch {
         Scratch(std::env::temp_dir().join(format!("sidetap-{}-{name}", std::process::id())))
     }
 
-    fn record(&self, work: impl FnOnce(&Recorder)) {
-        let (recorder, thread) = Recorder::create(&self.0, 5, 2, Arc::default()).unwrap();
-        work(&recorder);
+    fn record(&self, work: impl FnOnce(&mut Recorder)) {
+        let (mut recorder, thread) = Recorder::create(&self.0, 5, 2, Arc::default()).unwrap();
+        work(&mut recorder);
         drop(recorder);
         thread.join().unwrap().unwrap();
     }
@@ -34,7 +34,7 @@ impl Scratch {
         loop {
             lines.push(match recording.next_frame() {
                 Ok(Some(Frame::Event(bytes))) => format!("event {bytes:?}"),
-                Ok(Some(Frame::Process(process))) => format!("process {}", process.pid),
+                Ok(Some(Frame::Process(process, _))) => format!("process {}", process.pid),
                 Ok(Some(Frame::Reached { worker, time })) => format!("reached {worker} {time}"),
                 Ok(None) => return lines,
                 Err(error) => error.to_string(),
@@ -57,7 +57,7 @@ fn what_was_recorded_is_read_again() {
     let file = Scratch::new("round");
     file.record(|recorder| {
         recorder.event(1, b"no event, kept all the same", &Processes::default());
-        recorder.reached(1, u64::MAX);
+        recorder.reached(1, u64::MAX, &Processes::default());
     });
     let recording = Recording::open(&file.0).unwrap();
     assert_eq!((recording.workers, recording.boot_to_wall), (2, 5));
@@ -85,7 +85,7 @@ fn files_that_are_no_recording_say_so() {
 #[test]
 fn a_frame_cut_short_ends_the_recording() {
     let file = Scratch::new("cut");
-    file.record(|recorder| recorder.reached(0, 5));
+    file.record(|recorder| recorder.reached(0, 5, &Processes::default()));
     let mut bytes = fs::read(&file.0).unwrap();
     bytes.extend([200, 0, 0, 0, EVENT]);
     fs::write(&file.0, bytes).unwrap();
@@ -114,7 +114,7 @@ proptest! {
         file.record(|recorder| {
             for time in 0..5 {
                 recorder.event(0, &[1; 20], &Processes::default());
-                recorder.reached(0, time);
+                recorder.reached(0, time, &Processes::default());
             }
             recorder.frame(PROCESS, 0, br#"{"pid":1,"exe":"/x","user_id":null,"user_name":null}"#);
         });

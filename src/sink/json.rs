@@ -81,8 +81,14 @@ fn metadata(json: &mut Json, exchange: &Exchange, shape: &Shape) {
     json.text("exe", &process.exe);
     if let Some(container) = &process.container {
         json.text("container_id", &container.id);
-        json.text("container_name", container.name.as_deref().unwrap_or_default());
-        json.text("container_image", container.image.as_deref().unwrap_or_default());
+        if let Some(facts) = container.facts() {
+            json.text("container_name", &facts.name);
+            json.text("container_image", &facts.image);
+            if let Some(pod) = &facts.pod {
+                json.text("pod_name", &pod.name);
+                json.text("pod_namespace", &pod.namespace);
+            }
+        }
     }
     let (sent, received) = match connection.direction {
         Direction::Ingress => (&exchange.response, &exchange.request),
@@ -302,9 +308,18 @@ fn append_process(json: &mut Json, process: &Process) {
 fn append_container(json: &mut Json, container: &Container) {
     json.object("container");
     json.text("id", &container.id);
-    json.text("name", container.name.as_deref().unwrap_or_default());
-    json.text("image", container.image.as_deref().unwrap_or_default());
+    let facts = container.facts();
+    if let Some(facts) = &facts {
+        json.text("name", &facts.name);
+        json.text("image", &facts.image);
+    }
     json.close(b'}');
+    if let Some(pod) = facts.as_ref().and_then(|facts| facts.pod.as_ref()) {
+        json.object("pod");
+        json.text("name", &pod.name);
+        json.text("namespace", &pod.namespace);
+        json.close(b'}');
+    }
 }
 
 fn incomplete_names(json: &mut Json, exchange: &Exchange, level: Level, request: Found, response: Found) {

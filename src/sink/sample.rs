@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::exchange::{
-    Address, Body, BodyEncoding, Connection, Container, Direction, Exchange, Format, Level, Message, Missing, Process,
-    Protocol, Record,
+    Address, Body, BodyEncoding, Connection, Container, ContainerFacts, Direction, Exchange, Format, Level, Message,
+    Missing, Process, Protocol, Record,
 };
 use crate::proto::{Head, Span, StartLine, Trailers, Version};
 
@@ -64,18 +64,19 @@ pub(crate) fn ip(address: &str) -> Address {
 }
 
 pub(crate) fn connection(direction: Direction, local: Address, remote: Address) -> Connection {
-    let container = Container {
-        id: "4f0c8a1b2c3d4e5f60718293a4b5c6d7".to_owned(),
-        name: Some("haproxy-demo".to_owned()),
-        image: Some("haproxy:2.9-alpine".to_owned()),
-    };
+    let container = Container::new("4f0c8a1b2c3d4e5f60718293a4b5c6d7".to_owned());
+    container.learn(Some(Arc::new(ContainerFacts {
+        name: "haproxy-demo".to_owned(),
+        image: "haproxy:2.9-alpine".to_owned(),
+        ..ContainerFacts::default()
+    })));
     let process = Process {
         pid: 987,
         exe: "/usr/local/sbin/haproxy".to_owned(),
         user_id: Some(99),
         user_name: Some("haproxy".to_owned()),
-        container: Some(container),
-        names: None,
+        container: Some(Arc::new(container)),
+        ..Process::default()
     };
     Connection { id: 7, direction, local, remote, process: Arc::new(process) }
 }

@@ -11,7 +11,7 @@ use super::body::Shown;
 use super::encode::append_visible;
 use super::incomplete::Found;
 use super::{Shape, incomplete};
-use crate::exchange::{Container, Direction, Exchange, Level, Message, Missing, Process};
+use crate::exchange::{Direction, Exchange, Level, Message, Missing, Process};
 use crate::proto::Span;
 use crate::url;
 
@@ -83,7 +83,10 @@ fn append_process(out: &mut Vec<u8>, process: &Process) {
     append(out, format_args!(" (PID: {}", process.pid));
     if let Some(container) = &process.container {
         out.extend_from_slice(b", Container: ");
-        append_plain(out, container_name(container).as_bytes());
+        match container.facts().filter(|facts| !facts.name.is_empty()) {
+            Some(facts) => append_plain(out, facts.name.as_bytes()),
+            None => append_plain(out, container.short_id().as_bytes()),
+        }
     }
     out.extend_from_slice(b")\n");
 }
@@ -92,14 +95,6 @@ fn binary(process: &Process) -> &str {
     match process.binary() {
         "" => "unknown",
         name => name,
-    }
-}
-
-/// The name, else the first twelve digits of the id, as container tools show it.
-fn container_name(container: &Container) -> &str {
-    match &container.name {
-        Some(name) => name,
-        None => container.id.get(..12).unwrap_or(&container.id),
     }
 }
 
@@ -303,6 +298,7 @@ mod tests {
 
     use super::super::sample::{egress, ingress, trailers};
     use super::*;
+    use crate::exchange::Container;
 
     #[test]
     fn blocks_are_those_of_the_guide() {
@@ -396,7 +392,7 @@ Duration: 8ms
         let mut exchange = ingress().request("GET / HTTP/1.1\nHost: a.test\n", "");
         let connection = std::sync::Arc::make_mut(&mut exchange.connection);
         let process = std::sync::Arc::make_mut(&mut connection.process);
-        process.container = Some(Container { name: None, ..process.container.clone().unwrap() });
+        process.container = Some(Container::new(process.container.as_ref().unwrap().id.clone()).into());
         assert!(exchange.clone().text(Level::Summary).contains("(PID: 987, Container: 4f0c8a1b2c3d)\n"));
         let connection = std::sync::Arc::make_mut(&mut exchange.connection);
         std::sync::Arc::make_mut(&mut connection.process).container = None;

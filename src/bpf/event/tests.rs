@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use types::{
-    close_event, connection, connection_flag, data_event, end_event, event_head, event_kind, exec_event, open_event,
+    close_event, connection, connection_flag, data_event, end_event, event_head, event_kind, open_event, owner,
+    process_event,
 };
 
 /// An event's head as the kernel lays it out, the rest zeros.
@@ -74,7 +75,7 @@ fn an_opening_has_addresses() {
         .int(at + offset_of!(connection, base), 5);
     let Some(Event::Open(opened)) = raw.parse() else { panic!("{:?}", raw.parse()) };
     assert_eq!(opened.info.local, Address::Ip("10.0.0.1:80".parse().unwrap()));
-    assert_eq!((opened.info.pid, opened.info.base, opened.info.opened), (42, Some([5, 0]), None));
+    assert_eq!((opened.info.owner.pid, opened.info.base, opened.info.opened), (42, Some([5, 0]), None));
 }
 
 #[test]
@@ -110,9 +111,55 @@ fn ends_and_programs() {
     let close = Raw::new::<close_event>(event_kind::EVENT_CLOSE).int(error, libc::ECONNRESET as u32);
     let Some(Event::Close { info, .. }) = close.parse() else { panic!("{:?}", close.parse()) };
     assert_eq!(info.error, Some(libc::ECONNRESET));
-    let exec = Raw::new::<exec_event>(event_kind::EVENT_EXEC).put(offset_of!(exec_event, filename), b"/bin/\xff\0rest");
-    let Some(Event::Exec { filename, .. }) = exec.parse() else { panic!("{:?}", exec.parse()) };
-    assert_eq!(filename, "/bin/\u{fffd}");
+}
+
+/// A process's event with the parts of its text, each with its NULs.
+fn process(parts: [&str; 4]) -> Raw {
+    let at = offset_of!(process_event, owner);
+    let mut raw = Raw::new::<process_event>(event_kind::EVENT_EXEC)
+        .int(offset_of!(event_head, pid), 42)
+        .put(at + offset_of!(owner, started), &5u64.to_ne_bytes())
+        .int(at + offset_of!(owner, exec_id), 3)
+        .int(at + offset_of!(owner, uid), 33)
+        .int(offset_of!(process_event, mntns), 10)
+        .put(offset_of!(process_event, comm), b"curl\0rest");
+    for (index, part) in parts.iter().enumerate() {
+        raw.0.extend(part.bytes());
+        let end = (raw.0.len() - size_of::<process_event>()) as u16;
+        raw = raw.put(offset_of!(process_event, ends) + 2 * index, &end.to_ne_bytes());
+    }
+    raw
+}
+
+fn parsed(raw: &Raw) -> ProcessInfo {
+    let Some(Event::Process { time: 7, info }) = raw.parse() else { panic!("{:?}", raw.parse()) };
+    *info
+}
+
+#[test]
+fn a_process_has_its_executable_and_its_control_groups() {
+    let info = parsed(&process(["curl\0bin\0usr\0", "a.scope\0system.slice\0", "4f\0docker\0", "./curl\0"]));
+    assert_eq!(info.owner, Owner { pid: 42, started: 5, exec_id: 3, user_id: Some(33) });
+    assert_eq!((info.exe.as_str(), info.comm.as_str(), info.mount_namespace), ("/usr/bin/curl", "curl", 10));
+    assert_eq!(info.cgroups, "1:pids:/docker/4f\n0::/system.slice/a.scope\n");
+}
+
+#[test]
+fn an_executable_without_a_path_has_the_name_it_was_started_by() {
+    let exe = |filename| parsed(&process(["", "", "", filename])).exe;
+    assert_eq!(exe("/proc/self/fd/3\0"), "/proc/self/fd/3");
+    assert_eq!(exe("./curl\0"), "curl");
+    assert_eq!(exe(""), "curl");
+}
+
+#[test]
+fn text_that_ends_too_early_or_backwards_is_no_event() {
+    let whole = process(["a\0", "b\0", "c\0", "d\0"]);
+    let mut short = Raw(whole.0.clone());
+    short.0.pop();
+    assert!(short.parse().is_none());
+    let ends = offset_of!(process_event, ends);
+    assert!(Raw(whole.0).put(ends + 4, &0u16.to_ne_bytes()).parse().is_none());
 }
 
 #[test]
@@ -124,7 +171,7 @@ fn another_kind_is_no_event() {
 proptest! {
     #[test]
     fn damage_never_panics(
-        kind in 0u32..8, size in 0usize..600, damage in vec((0usize..600, any::<u8>()), 0..40), cut in 0usize..600,
+        kind in 0u32..9, size in 0usize..600, damage in vec((0usize..600, any::<u8>()), 0..40), cut in 0usize..600,
     ) {
         let mut raw = vec![0; size.max(size_of::<event_head>())];
         raw[offset_of!(event_head, kind)..][..4].copy_from_slice(&kind.to_ne_bytes());

@@ -1,0 +1,364 @@
+//! The processes of this machine, from memory: by what the kernel said of them at fork and exec, and what the identity
+//! thread has found out.
+//!
+//! Workers call this for every connection: nothing here reads a file or waits. A process is kept for a while after its
+//! end, since what it did may still be on its way through another CPU's buffer.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::cgroup::container_of;
+use super::files::Files;
+use super::proc::TICK;
+use crate::bpf::{Owner, ProcessInfo};
+use crate::exchange::{Container, Process};
+use crate::stats::Stats;
+
+/// More than this are not remembered: those that ended first are forgotten first; then new ones are known by id only.
+const MAX_LIVES: usize = 65_536;
+
+/// More mount namespaces than this have no names.
+const MAX_NAMESPACES: usize = 4096;
+
+/// How long a process that has ended is remembered, in ns.
+const KEPT_FOR: u64 = 30_000_000_000;
+
+/// Questions that wait for the identity thread.
+const QUEUE: usize = 4096;
+
+/// What only the identity thread can find out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    /// No event told of this process.
+    Process(Owner),
+    /// The files of a mount namespace, through a process in it.
+    Files { mount_namespace: u32, pid: u32 },
+}
+
+#[derive(Debug, Default)]
+pub struct Processes {
+    known: RwLock<Known>,
+    /// None: nobody to ask. What is not known then is known by its id only, at once.
+    questions: Option<Sender<Question>>,
+    /// Whether what is not known may become known: else nothing is waited for.
+    patient: bool,
+    stats: Arc<Stats>,
+}
+
+/// One program, from the fork or exec that made it to its end or the next exec.
+#[derive(Debug)]
+struct Life {
+    process: Arc<Process>,
+    /// 0: from /proc, which does not tell.
+    exec_id: u32,
+    mount_namespace: u32,
+    /// None while they are being read.
+    files: Option<Arc<Files>>,
+    ended: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Pid {
+    /// A few: an id is rarely reused within the time that its processes are kept.
+    lives: Vec<Life>,
+    /// When the process was started whose end came last.
+    exited: u64,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    by_pid: HashMap<u32, Pid>,
+    /// How many lives there are.
+    lives: usize,
+    /// When lives ended, and whose, in the order in which that was heard.
+    ended: VecDeque<(u64, u32)>,
+    /// Mount namespace to its files.
+    files: HashMap<u32, Arc<Files>>,
+    /// Ids and mount namespaces that the identity thread was asked for.
+    asked: HashSet<(u32, bool)>,
+}
+
+impl Processes {
+    /// Questions go to the receiver, for the identity thread.
+    pub(super) fn with_questions(stats: Arc<Stats>) -> (Processes, Receiver<Question>) {
+        let (sender, receiver) = bounded(QUEUE);
+        (Processes { questions: Some(sender), patient: true, stats, ..Processes::default() }, receiver)
+    }
+
+    /// For a replay: what is known comes with the recording.
+    pub fn recorded() -> Processes {
+        Processes { patient: true, ..Processes::default() }
+    }
+
+    /// The process behind a socket; none while it is not known but soon may be.
+    pub fn find(&self, owner: &Owner, now: u64) -> Option<Arc<Process>> {
+        let known = self.read();
+        let Some(life) = known.life(owner) else {
+            return (!self.patient).then(|| bare(owner));
+        };
+        let Some(files) = &life.files else {
+            return (!self.patient || self.questions.is_none()).then(|| life.process.clone());
+        };
+        if files.has_become_stale(now) {
+            self.ask(Question::Files { mount_namespace: life.mount_namespace, pid: owner.pid });
+        }
+        if owner.user_id.is_none() || life.process.user_id == owner.user_id {
+            return Some(life.process.clone());
+        }
+        drop(known);
+        Some(self.changed_user(owner))
+    }
+
+    /// The process behind a socket as far as it is known.
+    pub fn guess(&self, owner: &Owner) -> Arc<Process> {
+        let known = self.read();
+        known.life(owner).map_or_else(|| bare(owner), |life| life.process.clone())
+    }
+
+    /// Has the identity thread look for a process that no event told of.
+    pub fn look_for(&self, owner: &Owner) {
+        let is_new = self.questions.is_some() && self.write().asked.insert((owner.pid, true));
+        if is_new && !self.ask(Question::Process(*owner)) {
+            self.write().asked.remove(&(owner.pid, true));
+            self.stats.lost_identities.add(1);
+            self.learn(&ProcessInfo { owner: *owner, ..ProcessInfo::default() }, 0);
+        }
+    }
+
+    /// What the kernel or /proc says of a process at that time.
+    pub fn learn(&self, info: &ProcessInfo, time: u64) -> Arc<Process> {
+        let owner = info.owner;
+        let mut known = self.write();
+        known.forget_ended(time);
+        let files = known.files.get(&info.mount_namespace).cloned();
+        let is_news = files.is_none() && known.asked.insert((info.mount_namespace, false));
+        let process = Arc::new(Process {
+            pid: owner.pid,
+            started: owner.started,
+            exe: info.exe.clone(),
+            comm: info.comm.clone(),
+            user_id: owner.user_id,
+            user_name: owner.user_id.and_then(|id| files.as_ref()?.user(id)),
+            container: container_of(&info.cgroups).map(|found| Arc::new(Container::new(found.id))),
+            names: files.as_ref().and_then(|files| files.names.clone()),
+        });
+        let life = Life {
+            process: process.clone(),
+            exec_id: owner.exec_id,
+            mount_namespace: info.mount_namespace,
+            files,
+            ended: None,
+        };
+        known.insert(owner.pid, life, time);
+        drop(known);
+        if is_news && self.questions.is_some() {
+            let question = Question::Files { mount_namespace: info.mount_namespace, pid: owner.pid };
+            if !self.ask(question) {
+                self.stats.lost_identities.add(1);
+                self.learn_files(info.mount_namespace, None);
+            }
+        }
+        process
+    }
+
+    /// Takes what a recording says of a process.
+    pub fn remember(&self, process: Process, exec_id: u32) {
+        let life =
+            Life { exec_id, mount_namespace: 0, files: Some(Arc::default()), ended: None, process: Arc::new(process) };
+        let pid = life.process.pid;
+        self.write().insert(pid, life, 0);
+    }
+
+    /// The process has ended.
+    pub fn exited(&self, pid: u32, started: u64, time: u64) {
+        let mut known = self.write();
+        known.forget_ended(time);
+        let known = &mut *known;
+        let entry = known.by_pid.entry(pid).or_default();
+        entry.exited = entry.exited.max(started);
+        for life in entry.lives.iter_mut().filter(|life| is_same(life.process.started, started)) {
+            life.ended.get_or_insert(time);
+        }
+        known.ended.push_back((time, pid));
+    }
+
+    /// What the identity thread found of a process that it was asked for; none: nothing.
+    pub(super) fn answer(&self, owner: &Owner, found: Option<ProcessInfo>, now: u64) {
+        let found = found.filter(|info| is_same(info.owner.started, owner.started));
+        let has_ended = found.is_none();
+        self.learn(&found.unwrap_or(ProcessInfo { owner: *owner, ..ProcessInfo::default() }), now);
+        self.write().asked.remove(&(owner.pid, true));
+        if has_ended {
+            self.exited(owner.pid, owner.started, now);
+        }
+    }
+
+    /// The files of a mount namespace were read, or could not be.
+    pub(super) fn learn_files(&self, mount_namespace: u32, files: Option<Arc<Files>>) {
+        let known = &mut *self.write();
+        known.asked.remove(&(mount_namespace, false));
+        let files = match (files, known.files.get(&mount_namespace)) {
+            (Some(files), Some(before)) if Arc::ptr_eq(&files, before) => return,
+            (Some(files), _) if known.files.len() < MAX_NAMESPACES => {
+                known.files.insert(mount_namespace, files.clone());
+                files
+            }
+            (None, Some(_)) => return,
+            (Some(_) | None, _) => Arc::default(),
+        };
+        let lives = known.by_pid.values_mut().flat_map(|pid| &mut pid.lives);
+        for life in lives.filter(|life| life.mount_namespace == mount_namespace) {
+            let mut process = (*life.process).clone();
+            process.names = files.names.clone();
+            process.user_name = process.user_id.and_then(|id| files.user(id));
+            (life.process, life.files) = (Arc::new(process), Some(files.clone()));
+        }
+    }
+
+    pub(super) fn files(&self, mount_namespace: u32) -> Option<Arc<Files>> {
+        self.read().files.get(&mount_namespace).cloned()
+    }
+
+    /// Processes that run in a mount namespace, a few.
+    pub(super) fn in_mount_namespace(&self, mount_namespace: u32) -> Vec<u32> {
+        let known = self.read();
+        let lives = known.by_pid.values().flat_map(|pid| &pid.lives);
+        let lives = lives.filter(|life| life.ended.is_none() && life.mount_namespace == mount_namespace);
+        lives.map(|life| life.process.pid).take(8).collect()
+    }
+
+    /// All processes that have not ended, as far as is known.
+    pub fn running(&self) -> Vec<Arc<Process>> {
+        let known = self.read();
+        let lives = known.by_pid.values().flat_map(|pid| &pid.lives);
+        lives.filter(|life| life.ended.is_none()).map(|life| life.process.clone()).collect()
+    }
+
+    /// Ends those that have gone without a word: `pids` are the ids of all that ran at that time.
+    pub(super) fn keep_to(&self, pids: &HashSet<u32>, time: u64) {
+        let gone = self.running().into_iter().filter(|process| !pids.contains(&process.pid));
+        gone.filter(|process| process.started < time)
+            .for_each(|process| self.exited(process.pid, process.started, time));
+    }
+
+    fn ask(&self, question: Question) -> bool {
+        self.questions.as_ref().is_some_and(|questions| questions.try_send(question).is_ok())
+    }
+
+    fn changed_user(&self, owner: &Owner) -> Arc<Process> {
+        let mut known = self.write();
+        let Some(life) = known.life_mut(owner) else { return bare(owner) };
+        let mut process = (*life.process).clone();
+        process.user_id = owner.user_id;
+        process.user_name = owner.user_id.and_then(|id| life.files.as_ref()?.user(id));
+        life.process = Arc::new(process);
+        life.process.clone()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().expect("no thread panics with the lock")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Known> {
+        self.known.write().expect("no thread panics with the lock")
+    }
+}
+
+impl Known {
+    fn life(&self, owner: &Owner) -> Option<&Life> {
+        let pid = self.by_pid.get(&owner.pid)?;
+        Some(&pid.lives[pid.position(owner)?])
+    }
+
+    fn life_mut(&mut self, owner: &Owner) -> Option<&mut Life> {
+        let pid = self.by_pid.get_mut(&owner.pid)?;
+        let position = pid.position(owner)?;
+        Some(&mut pid.lives[position])
+    }
+
+    fn insert(&mut self, pid: u32, mut life: Life, time: u64) {
+        while self.lives >= MAX_LIVES {
+            let Some((_, oldest)) = self.ended.pop_front() else { return };
+            self.drop_ended(oldest, u64::MAX);
+        }
+        let entry = self.by_pid.entry(pid).or_default();
+        let started = life.process.started;
+        // Its end, or its next exec, may have been heard of first, through another CPU.
+        let has_ended = started > 0 && started <= entry.exited;
+        if has_ended || entry.lives.iter().any(|other| other.follows(&life)) {
+            life.ended = Some(time);
+        }
+        for other in entry.lives.iter_mut().filter(|other| life.follows(other)) {
+            other.ended.get_or_insert(time);
+        }
+        self.ended.push_back((time, pid));
+        let is_known = |other: &Life| is_same(other.process.started, started) && other.exec_id == life.exec_id;
+        match entry.lives.iter().position(is_known) {
+            Some(position) => entry.lives[position] = life,
+            None => {
+                entry.lives.push(life);
+                self.lives += 1;
+            }
+        }
+    }
+
+    fn forget_ended(&mut self, now: u64) {
+        while let Some(&(time, pid)) = self.ended.front() {
+            if time.saturating_add(KEPT_FOR) > now {
+                return;
+            }
+            self.ended.pop_front();
+            self.drop_ended(pid, time);
+        }
+    }
+
+    /// Drops lives of that id that ended by `time`.
+    fn drop_ended(&mut self, pid: u32, time: u64) {
+        let Some(entry) = self.by_pid.get_mut(&pid) else { return };
+        let before = entry.lives.len();
+        entry.lives.retain(|life| life.ended.is_none_or(|ended| ended > time));
+        self.lives -= before - entry.lives.len();
+        if entry.lives.is_empty() {
+            self.by_pid.remove(&pid);
+        }
+    }
+}
+
+impl Life {
+    /// Whether this is what came of that one, or came after it had ended.
+    fn follows(&self, other: &Life) -> bool {
+        match is_same(self.process.started, other.process.started) {
+            true => self.exec_id > other.exec_id,
+            false => self.process.started > other.process.started,
+        }
+    }
+}
+
+impl Pid {
+    /// The life that an event's process was in: that very one; else one from /proc, which knows no exec; else, where
+    /// the event does not say, the latest.
+    fn position(&self, owner: &Owner) -> Option<usize> {
+        if owner.started == 0 {
+            return self.lives.len().checked_sub(1);
+        }
+        let of_exec = |exec_id: u32| {
+            let is_it = |life: &Life| is_same(life.process.started, owner.started) && life.exec_id == exec_id;
+            self.lives.iter().position(is_it)
+        };
+        of_exec(owner.exec_id).or_else(|| of_exec(0))
+    }
+}
+
+/// Whether two starts are the same, of which one may be rounded down to a tick, or not known.
+fn is_same(one: u64, other: u64) -> bool {
+    one == 0 || other == 0 || one / TICK == other / TICK
+}
+
+fn bare(owner: &Owner) -> Arc<Process> {
+    Arc::new(Process { pid: owner.pid, started: owner.started, user_id: owner.user_id, ..Process::default() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! Whatever order events come in through several CPUs, a socket's process is the one it was, or is not known yet.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+const START: u64 = 5_000_000_000;
+const SECOND: u64 = 1_000_000_000;
+
+fn owner(pid: u32, started: u64, exec_id: u32) -> Owner {
+    Owner { pid, started, exec_id, user_id: Some(0) }
+}
+
+fn info(owner: Owner, exe: &str) -> ProcessInfo {
+    ProcessInfo { owner, exe: exe.to_owned(), mount_namespace: 1, ..ProcessInfo::default() }
+}
+
+/// As in a replay: what is not known may come, and nobody is asked.
+fn known(infos: &[(Owner, &str)]) -> Processes {
+    let processes = Processes::recorded();
+    for (owner, exe) in infos {
+        processes.learn(&info(*owner, exe), owner.started);
+    }
+    processes
+}
+
+fn exe(processes: &Processes, owner: Owner) -> Option<String> {
+    processes.find(&owner, START).map(|process| process.exe.clone())
+}
+
+#[test]
+fn a_process_is_each_program_in_its_time() {
+    let (forked, executed) = (owner(7, START, 1), owner(7, START, 2));
+    for order in [[(forked, "/bin/sh"), (executed, "/bin/curl")], [(executed, "/bin/curl"), (forked, "/bin/sh")]] {
+        let processes = known(&order);
+        assert_eq!(exe(&processes, forked).as_deref(), Some("/bin/sh"));
+        assert_eq!(exe(&processes, executed).as_deref(), Some("/bin/curl"));
+        assert_eq!(exe(&processes, owner(7, START, 3)), None, "an exec that was not heard of yet");
+        let running: Vec<_> = processes.running().iter().map(|process| process.exe.clone()).collect();
+        assert_eq!(running, ["/bin/curl"]);
+    }
+}
+
+#[test]
+fn a_reused_id_is_another_process() {
+    let (first, second) = (owner(7, START, 1), owner(7, START + SECOND, 1));
+    let processes = known(&[(second, "/bin/b"), (first, "/bin/a")]);
+    assert_eq!(exe(&processes, first).as_deref(), Some("/bin/a"));
+    assert_eq!(exe(&processes, second).as_deref(), Some("/bin/b"));
+    assert_eq!(exe(&processes, owner(7, START + 2 * SECOND, 1)), None);
+    processes.exited(7, second.started, START + SECOND);
+    assert!(processes.running().is_empty());
+}
+
+#[test]
+fn a_start_from_proc_is_that_of_the_kernel_rounded() {
+    let processes = known(&[(owner(7, START, 0), "/bin/a")]);
+    assert_eq!(exe(&processes, owner(7, START + TICK - 1, 4)).as_deref(), Some("/bin/a"));
+    assert_eq!(exe(&processes, owner(7, START + TICK, 4)), None);
+    assert_eq!(exe(&processes, Owner { pid: 7, ..Owner::default() }).as_deref(), Some("/bin/a"));
+}
+
+#[test]
+fn what_has_ended_is_remembered_for_a_while() {
+    let curl = owner(7, START, 2);
+    for exit_first in [false, true] {
+        let processes = known(&[]);
+        if exit_first {
+            processes.exited(7, START, START + 5);
+        }
+        processes.learn(&info(curl, "/bin/curl"), START);
+        if !exit_first {
+            processes.exited(7, START, START + 5);
+        }
+        assert!(processes.running().is_empty());
+        processes.exited(8, START, START + KEPT_FOR - 1);
+        assert_eq!(exe(&processes, curl).as_deref(), Some("/bin/curl"));
+        processes.exited(9, START, START + KEPT_FOR + 5);
+        assert_eq!(exe(&processes, curl), None);
+        assert_eq!(processes.read().lives, 0);
+    }
+}
+
+#[test]
+fn those_that_ended_give_way_to_those_that_run() {
+    let processes = known(&[]);
+    let count = MAX_LIVES as u32 + 100;
+    for pid in 1..=count {
+        processes.learn(&info(owner(pid, START, 1), "/x"), START);
+        if pid <= 100 {
+            processes.exited(pid, START, START);
+        }
+    }
+    assert_eq!(processes.read().lives, MAX_LIVES);
+    assert_eq!((exe(&processes, owner(100, START, 1)), exe(&processes, owner(101, START, 1)).is_some()), (None, true));
+    processes.learn(&info(owner(count + 1, START, 1), "/x"), START);
+    assert_eq!(exe(&processes, owner(count + 1, START, 1)), None, "no room while all run");
+}
+
+#[test]
+fn without_anybody_to_ask_what_is_not_known_is_its_id() {
+    let processes = Processes::default();
+    let process = processes.find(&owner(7, START, 1), 0).expect("an answer at once");
+    assert_eq!((process.pid, process.exe.as_str()), (7, ""));
+}
+
+#[test]
+fn a_process_that_no_event_told_of_is_asked_for_once() {
+    let (processes, questions) = Processes::with_questions(Arc::default());
+    let me = owner(7, START, 1);
+    assert_eq!(processes.find(&me, START), None);
+    processes.look_for(&me);
+    processes.look_for(&me);
+    assert_eq!(questions.try_iter().collect::<Vec<_>>(), [Question::Process(me)]);
+    // It is gone, and its id another's.
+    processes.answer(&me, Some(info(owner(7, START + SECOND, 0), "/bin/other")), START);
+    processes.learn_files(0, None);
+    assert_eq!(processes.find(&me, START).map(|process| process.exe.clone()).as_deref(), Some(""));
+}
+
+#[test]
+fn names_and_users_come_with_the_files_of_the_mount_namespace() {
+    let (processes, questions) = Processes::with_questions(Arc::default());
+    let me = std::process::id();
+    let owner = owner(me, START, 1);
+    let namespace = super::super::proc::namespace(me, "mnt").expect("every process has one");
+    processes.learn(&ProcessInfo { mount_namespace: namespace, ..info(owner, "/bin/a") }, START);
+    processes.learn(&ProcessInfo { mount_namespace: namespace, ..info(Owner { pid: 1, ..owner }, "/bin/b") }, START);
+    let question = Question::Files { mount_namespace: namespace, pid: me };
+    assert_eq!(questions.try_iter().collect::<Vec<_>>(), [question]);
+    assert_eq!(processes.find(&owner, START), None, "its names are being read");
+    processes.learn_files(namespace, Files::read(me, namespace, None, START));
+    assert_eq!(processes.find(&owner, START).unwrap().user_name.as_deref(), Some("root"));
+    let nobody = Owner { user_id: Some(4_000_000), ..owner };
+    let process = processes.find(&nobody, START).unwrap();
+    assert_eq!((process.user_id, process.user_name.clone()), (Some(4_000_000), None), "it has changed its user");
+    assert!(questions.is_empty());
+    processes.find(&nobody, START + 11 * SECOND);
+    assert_eq!(questions.try_iter().collect::<Vec<_>>(), [question], "the files may have changed");
+}
+
+#[test]
+fn a_full_queue_leaves_processes_without_names_and_says_so() {
+    let (processes, _questions) = Processes::with_questions(Arc::default());
+    for pid in 1..=QUEUE as u32 + 3 {
+        processes.look_for(&owner(pid, START, 1));
+    }
+    assert!(processes.stats.lost_identities.get() >= 3, "{}", processes.stats.lost_identities.get());
+    let last = processes.find(&owner(QUEUE as u32 + 3, START, 1), START);
+    assert_eq!(last.map(|process| process.pid), Some(QUEUE as u32 + 3));
+}
+
+#[derive(Debug, Clone)]
+enum Told {
+    Program(Owner),
+    Exit(u32, u64),
+}
+
+proptest! {
+    /// Lives of a few ids, each with a start, a fork and some execs, told in any order: each is found as itself.
+    #[test]
+    fn in_any_order(
+        execs in vec((1u32..4, 0u64..4, 1u32..4), 1..8), order in any::<prop::sample::Index>(), ends in any::<bool>(),
+    ) {
+        let mut told = Vec::new();
+        for (pid, number, count) in &execs {
+            let started = START + number * SECOND;
+            told.extend((1..=*count).map(|exec_id| Told::Program(owner(*pid, started, exec_id))));
+            if ends {
+                told.push(Told::Exit(*pid, started));
+            }
+        }
+        let cut = order.index(told.len());
+        told.rotate_left(cut);
+        told.reverse();
+        let processes = known(&[]);
+        for event in &told {
+            match event {
+                Told::Program(owner) => {
+                    let exe = format!("/{}/{}/{}", owner.pid, owner.started, owner.exec_id);
+                    processes.learn(&info(*owner, &exe), START);
+                }
+                Told::Exit(pid, started) => processes.exited(*pid, *started, START),
+            }
+        }
+        for event in &told {
+            if let Told::Program(owner) = event {
+                let expected = format!("/{}/{}/{}", owner.pid, owner.started, owner.exec_id);
+                prop_assert_eq!(exe(&processes, *owner), Some(expected));
+            }
+        }
+        let running = processes.running();
+        let mut pids: Vec<u32> = running.iter().map(|process| process.pid).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        prop_assert_eq!(pids.len(), running.len(), "one program at a time");
+        prop_assert!(!ends || running.is_empty());
+    }
+}
