@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | main | signals, reloading, the order of things | SIGINT, SIGTERM, a closed stdout |
 //! | worker, one a CPU | that CPU's event buffer | the stop flag; reads once more after it |
-//! | identity | files about processes | the stop flag |
+//! | identity | files about processes; which names hold where | the stop flag |
+//! | docker, containerd, cri | the socket of a container runtime | the main thread, by letting go of them |
 //! | sink, one a store | its output | the last sender of its queue |
 //! | signals | nothing: passes them on | the end of the process |
 //! | recording, with `--record` | the file | the last recorder |
@@ -24,6 +25,7 @@ use crate::bpf::{self, CapturePath, Kernel, Role, Tap};
 use crate::cli::Run;
 use crate::config::{self, Settings, Store, TapDirection, Tapped};
 use crate::identity::Identity;
+use crate::identity::runtime::{self, Sockets};
 use crate::pipeline::Pipeline;
 use crate::recording::Recorder;
 use crate::sink::queue::Outbox;
@@ -60,9 +62,12 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let recording = recording.transpose()?;
     let (recorder, recording) = recording.unzip();
 
+    let identity = Identity::new(stats.clone());
+    // Early: what runs already is to have its name from the first transaction on.
+    let runtimes = runtime::watch(&sockets(run), identity.containers())?;
+
     kernel.attach()?;
     let kernel = Arc::new(kernel);
-    let identity = Identity::new(stats.clone());
     let pipeline = Pipeline::new(settings, kernel.clone(), stats.clone(), memory, outbox, workers, clock)
         .with_processes(identity.processes());
     let pipeline = Arc::new(pipeline);
@@ -90,6 +95,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
             log::error!("a thread ended early: what it had not read is lost");
         }
     }
+    drop(runtimes);
     pipeline.pass(u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
     let counters = kernel.counters();
     // With the pipeline goes the outbox, and with it the sinks' queues end.
@@ -102,6 +108,20 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     }
     log::info!("{}", stats.line(&counters));
     Ok(())
+}
+
+/// Where the container runtimes of this machine are asked.
+fn sockets(run: &Run) -> Sockets {
+    let given = Sockets {
+        docker: run.docker_socket.clone(),
+        containerd: run.containerd_socket.clone(),
+        cri: run.cri_socket.clone(),
+    };
+    // A shell may have it for reasons that have nothing to do with this machine's containers.
+    given.clone().or_environment(&|name| std::env::var(name).ok()).unwrap_or_else(|error| {
+        log::warn!("{error:#}");
+        given
+    })
 }
 
 /// Until the agent is to stop: reloads on SIGHUP.

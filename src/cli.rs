@@ -58,6 +58,15 @@ pub struct Run {
     /// Ceiling of captured data held in memory, in MiB: above it the oldest bodies are dropped, and say so
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub memory_limit: u32,
+    /// Socket of docker, for names of containers; empty: do not ask [default: DOCKER_HOST, else /var/run/docker.sock]
+    #[arg(long, value_name = "PATH")]
+    pub docker_socket: Option<PathBuf>,
+    /// Socket of containerd; empty: do not ask [default: the usual places]
+    #[arg(long, value_name = "PATH")]
+    pub containerd_socket: Option<PathBuf>,
+    /// Socket of a runtime that Kubernetes uses, for names of pods; empty: do not ask [default: the usual places]
+    #[arg(long, value_name = "PATH")]
+    pub cri_socket: Option<PathBuf>,
     /// Attach everything and capture nothing, to measure what that costs
     #[arg(long, hide = true)]
     pub empty_probes: bool,

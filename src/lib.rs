@@ -29,6 +29,7 @@ pub mod proto;
 
 pub mod exchange;
 pub mod identity;
+pub mod names;
 pub mod url;
 
 pub mod plugin;

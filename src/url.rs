@@ -2,14 +2,14 @@
 //!
 //! For ingress it is what the client asked for. For egress it names the peer that was really connected to, since a
 //! load balancer passes its client's `Host` on. Everything here works on the request's head and its connection alone,
-//! so that a rule can be decided when the head is read. No name is looked up: [`Names`] holds what is known already.
+//! so that a rule can be decided when the head is read. Nobody is asked for a name: [`Names`] holds what is known already.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use crate::exchange::{Address, Connection, Direction};
+use crate::names::{Names, is_host, is_localhost};
 use crate::proto::Head;
 
 const DEFAULT_PORT: u16 = 80;
@@ -23,7 +23,20 @@ pub fn url(connection: &Connection, head: &Head) -> String {
 
 /// Appends the request's URL to `out`, its bytes as on the wire.
 pub fn append_url(out: &mut Vec<u8>, connection: &Connection, head: &Head) {
-    append_url_with(out, connection, head, names(connection));
+    let target = Target::of(head);
+    let ingress = connection.direction == Direction::Ingress;
+    let rest = match target {
+        Target::Authority(_) => return out.extend_from_slice(head.target()),
+        Target::Absolute { .. } if ingress => return out.extend_from_slice(head.target()),
+        Target::Absolute { rest, .. } | Target::Origin(rest) => rest,
+        // RFC 9112 section 3.3: the URL of `*` is the authority alone.
+        Target::Asterisk => b"",
+    };
+    append_origin(out, connection, authority(head).and_then(HostPort::parse));
+    if !rest.is_empty() && !rest.starts_with(b"/") {
+        out.push(b'/');
+    }
+    out.extend_from_slice(rest);
 }
 
 /// The host that was asked for, without its port: of an absolute target, else of `Host`; where neither names one, the
@@ -84,110 +97,30 @@ pub fn query(head: &Head) -> Option<&[u8]> {
 }
 
 /// The name the peer of an egress connection is known by, where there is exactly one.
-pub fn peer_name(connection: &Connection) -> Option<&str> {
-    known_name(connection, names(connection))
+pub fn peer_name(connection: &Connection) -> Option<Arc<str>> {
+    if connection.direction == Direction::Ingress {
+        return None;
+    }
+    names(connection)?.of(connection.remote.ip()?)
 }
 
-/// Which names are known for the peers of this connection's process: those of its own hosts file.
 fn names(connection: &Connection) -> Option<&Names> {
     connection.process.names.as_deref()
 }
 
-/// Names for addresses and addresses for names, as a hosts file has them.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Names {
-    /// address → its canonical name; none where several lines disagree
-    by_address: HashMap<IpAddr, Option<String>>,
-    /// name in lower case → the addresses it stands for
-    by_name: HashMap<String, Vec<IpAddr>>,
-}
-
-impl Names {
-    /// More lines than this are not read: block lists of 100,000 names say nothing about peers.
-    const MAX_LINES: usize = 4096;
-
-    /// Reads a hosts file (hosts(5)): an address, its name, its aliases. Lines that are none are skipped. The names of
-    /// the loopback itself (`localhost` and its kin) are left out, for every process has them and they tell no peer
-    /// from another.
-    pub fn from_hosts(text: &str) -> Names {
-        let mut names = Names::default();
-        for line in text.lines().take(Self::MAX_LINES) {
-            let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
-            let Some(address) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) else { continue };
-            let mut words = words.filter(|name| !is_localhost(name) && HostPort::is_name(name)).peekable();
-            if let Some(canonical) = words.peek() {
-                names.name(address.to_canonical(), canonical);
-            }
-            for name in words {
-                names.by_name.entry(name.to_ascii_lowercase()).or_default().push(address.to_canonical());
-            }
-        }
-        names
-    }
-
-    fn name(&mut self, address: IpAddr, canonical: &str) {
-        match self.by_address.entry(address) {
-            Entry::Vacant(entry) => {
-                entry.insert(Some(canonical.to_owned()));
-            }
-            Entry::Occupied(mut entry) => {
-                if entry.get().as_deref() != Some(canonical) {
-                    entry.insert(None);
-                }
-            }
-        }
-    }
-
-    fn of(&self, address: IpAddr) -> Option<&str> {
-        self.by_address.get(&address.to_canonical())?.as_deref()
-    }
-
-    /// Whether `name` is known, and not for `address`.
-    fn elsewhere(&self, name: &str, address: IpAddr) -> bool {
-        match self.by_name.get(&name.to_ascii_lowercase()) {
-            Some(addresses) => !addresses.contains(&address.to_canonical()),
-            None => false,
-        }
-    }
-}
-
-fn known_name<'a>(connection: &Connection, names: Option<&'a Names>) -> Option<&'a str> {
-    if connection.direction == Direction::Ingress {
-        return None;
-    }
-    names?.of(connection.remote.ip()?)
-}
-
-fn append_url_with(out: &mut Vec<u8>, connection: &Connection, head: &Head, names: Option<&Names>) {
-    let target = Target::of(head);
-    let ingress = connection.direction == Direction::Ingress;
-    let rest = match target {
-        Target::Authority(_) => return out.extend_from_slice(head.target()),
-        Target::Absolute { .. } if ingress => return out.extend_from_slice(head.target()),
-        Target::Absolute { rest, .. } | Target::Origin(rest) => rest,
-        // RFC 9112 section 3.3: the URL of `*` is the authority alone.
-        Target::Asterisk => b"",
-    };
-    append_origin(out, connection, authority(head).and_then(HostPort::parse), names);
-    if !rest.is_empty() && !rest.starts_with(b"/") {
-        out.push(b'/');
-    }
-    out.extend_from_slice(rest);
-}
-
 /// Appends scheme and authority.
-fn append_origin(out: &mut Vec<u8>, connection: &Connection, asked: Option<HostPort>, names: Option<&Names>) {
+fn append_origin(out: &mut Vec<u8>, connection: &Connection, asked: Option<HostPort>) {
     let peer = match connection.destination() {
         Address::Ip(peer) => *peer,
         Address::Unix(path) => return append_unix_origin(out, path, asked),
     };
     out.extend_from_slice(b"http://");
-    if let Some(name) = known_name(connection, names) {
+    if let Some(name) = peer_name(connection) {
         out.extend_from_slice(name.as_bytes());
         return append_port(out, peer.port());
     }
     let ingress = connection.direction == Direction::Ingress;
-    if let Some(asked) = asked.filter(|asked| ingress || asked.agrees_with(peer, names)) {
+    if let Some(asked) = asked.filter(|asked| ingress || asked.agrees_with(peer, names(connection))) {
         out.extend_from_slice(asked.host.as_bytes());
         return append_port(out, asked.port);
     }
@@ -288,7 +221,7 @@ impl<'a> HostPort<'a> {
             None => authority.find(':').unwrap_or(authority.len()),
         };
         let (host, port) = authority.split_at(host_end);
-        if !Self::is_name(host) && bracketed(host).is_none() {
+        if !is_host(host) && bracketed(host).is_none() {
             return None;
         }
         let port = match port.strip_prefix(':') {
@@ -298,11 +231,6 @@ impl<'a> HostPort<'a> {
             _ => return None,
         };
         Some(HostPort { host, port })
-    }
-
-    /// RFC 3986 section 3.2.2, `reg-name`; names with `_` are in use too, and part of it.
-    fn is_name(host: &str) -> bool {
-        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte))
     }
 
     fn ip(&self) -> Option<IpAddr> {
@@ -328,14 +256,6 @@ fn bracketed(host: &str) -> Option<IpAddr> {
     host.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6)
 }
 
-/// RFC 6761 section 6.3, and the names Linux distributions put into their hosts files.
-fn is_localhost(name: &str) -> bool {
-    const NAMES: [&str; 4] = ["localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"];
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let parent = name.rsplit('.').next().unwrap_or_default();
-    parent.eq_ignore_ascii_case("localhost") || NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
-}
-
 fn into_text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
@@ -345,6 +265,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::exchange::Process;
+    use crate::names::{NameMap, Networks};
+    use crate::proto::dns::{self, Answer, Data, Message, Question};
     use crate::sink::sample::{connection, head, ip};
 
     fn ingress(local: &str) -> Connection {
@@ -353,6 +276,16 @@ mod tests {
 
     fn egress(peer: &str) -> Connection {
         connection(Direction::EgressInternal, ip("172.18.0.2:55044"), ip(peer))
+    }
+
+    /// The same connection of a process that has these names.
+    fn with_names(connection: Connection, names: Names) -> Connection {
+        let process = Process { names: Some(Arc::new(names)), ..Process::default() };
+        Connection { process: Arc::new(process), ..connection }
+    }
+
+    fn with_hosts(connection: Connection, hosts: &str) -> Connection {
+        with_names(connection, Names { hosts: Some(Arc::new(NameMap::from_hosts(hosts))), ..Names::default() })
     }
 
     fn get(target: &str, host: &str) -> Head {
@@ -433,16 +366,10 @@ mod tests {
 
     #[test]
     fn names_for_addresses_come_first() {
-        let names = Names::from_hosts(
-            "127.0.0.1 localhost\n::1 ip6-localhost ip6-loopback\n# 10.9.9.9 commented\n\
+        let hosts = "127.0.0.1 localhost\n::1 ip6-localhost ip6-loopback\n# 10.9.9.9 commented\n\
              172.18.0.5\tbackend-api-1.demo backend-api-1 # the first\n\
-             172.18.0.6 backend-api-2\n172.18.0.7 one\n172.18.0.7 two\nnot-an-address x\n10.0.0.3 a/b\n",
-        );
-        let asked = |peer: &str, host: &str| {
-            let mut out = Vec::new();
-            append_url_with(&mut out, &egress(peer), &get("/x", host), Some(&names));
-            String::from_utf8(out).unwrap()
-        };
+             172.18.0.6 backend-api-2\n172.18.0.7 one\n172.18.0.7 two\nnot-an-address x\n10.0.0.3 a/b\n";
+        let asked = |peer: &str, host: &str| url(&with_hosts(egress(peer), hosts), &get("/x", host));
         assert_eq!(asked("172.18.0.5:8001", "localhost:8085"), "http://backend-api-1.demo:8001/x");
         assert_eq!(asked("[::ffff:172.18.0.6]:80", "localhost"), "http://backend-api-2/x");
         assert_eq!(
@@ -453,8 +380,47 @@ mod tests {
         assert_eq!(asked("172.18.0.7:80", "10.0.0.1"), "http://172.18.0.7/x", "two names are none");
         assert_eq!(asked("172.18.0.7:80", "TWO"), "http://TWO/x", "but each agrees");
         assert_eq!(asked("10.0.0.9:80", "backend-api-2"), "http://10.0.0.9/x", "known for another address");
+        assert_eq!(asked("10.0.0.9:80", "Backend-API-2."), "http://10.0.0.9/x", "in any case, with the root's dot");
         assert_eq!(asked("10.0.0.3:80", "10.0.0.3"), "http://10.0.0.3/x", "no name");
-        assert_eq!(known_name(&ingress("172.18.0.5:80"), Some(&names)), None);
+    }
+
+    #[test]
+    fn what_was_asked_of_the_dns_names_the_peer_in_that_network_namespace() {
+        let answer = |name: &str, last: u8| Message {
+            id: 7,
+            is_response: true,
+            rcode: 0,
+            truncated: false,
+            question: Some(Question { name: name.to_owned(), kind: dns::A }),
+            answers: vec![Answer { name: name.to_owned(), ttl: 60, data: Data::A([10, 0, 0, last].into()) }],
+        };
+        let networks = Networks::default();
+        let held = [1, 2].map(|inode| networks.get(inode));
+        held[0].dns.answered(0, &answer("api.test", 1));
+        held[1].dns.answered(0, &answer("db.test", 1));
+        let asked = |network: usize, host: &str| {
+            let names = Names { network: held[network].clone(), ..Names::default() };
+            url(&with_names(egress("10.0.0.1:81"), names), &get("/x", host))
+        };
+        assert_eq!(asked(0, "localhost:8085"), "http://api.test:81/x");
+        assert_eq!(asked(1, "localhost:8085"), "http://db.test:81/x");
+        held[0].dns.answered(0, &answer("www.test", 1));
+        held[0].dns.answered(0, &answer("other.test", 2));
+        assert_eq!(asked(0, "localhost:8085"), "http://10.0.0.1:81/x", "two names are none");
+        assert_eq!(asked(0, "www.test:81"), "http://www.test:81/x", "but each agrees");
+        assert_eq!(asked(0, "other.test:81"), "http://10.0.0.1:81/x", "known for another address");
+        networks.expire(120_000_000_000);
+        assert_eq!(asked(1, "localhost:8085"), "http://10.0.0.1:81/x", "expired");
+    }
+
+    #[test]
+    fn a_client_is_not_called_by_a_name() {
+        let hosts = "172.18.0.1 gateway\n172.18.0.2 haproxy\n";
+        let asked = with_hosts(ingress("172.18.0.2:80"), hosts);
+        assert_eq!(peer_name(&asked), None);
+        assert_eq!(url(&asked, &get("/x", "")), "http://172.18.0.2/x");
+        assert_eq!(peer_name(&with_hosts(egress("172.18.0.2:80"), hosts)).as_deref(), Some("haproxy"));
+        assert_eq!(peer_name(&egress("172.18.0.2:80")), None);
     }
 
     #[test]
@@ -488,11 +454,9 @@ mod tests {
         #[test]
         fn no_target_and_no_host_panics(target in "[^ \n]{1,30}", host_header in "[^\n]{0,20}", hosts in "([0-9.:a-f]{1,9} [a-z ]{0,9}\n){0,4}") {
             let request = get(&target, &host_header);
-            let names = Names::from_hosts(&hosts);
             for connection in [ingress("10.0.0.1:80"), egress("10.0.0.1:80")] {
-                let mut out = Vec::new();
-                append_url_with(&mut out, &connection, &request, Some(&names));
-                prop_assert!(!out.is_empty());
+                let connection = with_hosts(connection, &hosts);
+                prop_assert!(!url(&connection, &request).is_empty());
                 prop_assert!(!host(&connection, &request).is_empty());
                 let parts = (path(&request), query(&request), scheme(&connection, &request), authority(&request));
                 std::hint::black_box(parts);

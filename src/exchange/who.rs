@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, RwLock};
 
-use crate::url::Names;
+use crate::names::Names;
 
 /// The watched process: whose socket this is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::proc;
-use crate::url::Names;
+use crate::names::NameMap;
 
 /// Bytes read of one file.
-const MAX_FILE: u64 = 256 << 10;
+const MAX_FILE: u64 = NameMap::MAX_HOSTS as u64;
 
 /// More users than this are not remembered.
 const MAX_USERS: usize = 4096;
@@ -23,7 +23,7 @@ const FRESH_FOR: u64 = 10_000_000_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    pub names: Option<Arc<Names>>,
+    pub hosts: Option<Arc<NameMap>>,
     users: HashMap<u32, String>,
     /// Of their text, to see whether they have changed.
     hash: u64,
@@ -34,7 +34,7 @@ pub(super) struct Files {
 impl Files {
     /// Reads the files that a process sees; none where it has ended or is not in that mount namespace (any more).
     /// Answers with `before` where nothing has changed since.
-    pub fn read(pid: u32, mount_namespace: u32, before: Option<Arc<Files>>, now: u64) -> Option<Arc<Files>> {
+    pub fn read(pid: u32, mount_namespace: u32, before: Option<Arc<Files>>) -> Option<Arc<Files>> {
         let hosts = proc::read(pid, "root/etc/hosts", MAX_FILE).unwrap_or_default();
         let passwd = proc::read(pid, "root/etc/passwd", MAX_FILE).unwrap_or_default();
         // Only now: had the process ended in between, it would have no namespace.
@@ -48,12 +48,11 @@ impl Files {
             Some(before) if before.hash == hash => before,
             _ => Arc::new(Files { hash, ..Files::parse(&hosts, &passwd) }),
         };
-        files.stale_at.store(now + FRESH_FOR, Ordering::Relaxed);
         Some(files)
     }
 
     fn parse(hosts: &str, passwd: &str) -> Files {
-        let names = (!hosts.is_empty()).then(|| Arc::new(Names::from_hosts(hosts)));
+        let hosts = (!hosts.is_empty()).then(|| Arc::new(NameMap::from_hosts(hosts)));
         let users = passwd.lines().filter_map(|line| {
             let mut fields = line.split(':');
             let name = fields.next().filter(|name| !name.is_empty())?;
@@ -64,7 +63,12 @@ impl Files {
         for (id, name) in users.take(MAX_USERS) {
             by_id.entry(id).or_insert(name);
         }
-        Files { names, users: by_id, ..Files::default() }
+        Files { hosts, users: by_id, ..Files::default() }
+    }
+
+    /// They were read at that time, or it was tried.
+    pub fn read_at(&self, now: u64) {
+        self.stale_at.store(now + FRESH_FOR, Ordering::Relaxed);
     }
 
     pub fn user(&self, id: u32) -> Option<String> {
@@ -85,11 +89,12 @@ mod tests {
     fn own_files_are_read_and_shared_until_they_change() {
         let pid = std::process::id();
         let namespace = proc::namespace(pid, "mnt").expect("every process has one");
-        let files = Files::read(pid, namespace, None, 5).expect("own files can be read");
+        let files = Files::read(pid, namespace, None).expect("own files can be read");
         assert_eq!(files.user(0).as_deref(), Some("root"));
-        let again = Files::read(pid, namespace, Some(files.clone()), 6).expect("own files can be read");
+        let again = Files::read(pid, namespace, Some(files.clone())).expect("own files can be read");
         assert!(Arc::ptr_eq(&files, &again));
-        assert!(Files::read(pid, namespace + 1, None, 7).is_none(), "another namespace's");
+        files.read_at(6);
+        assert!(Files::read(pid, namespace + 1, None).is_none(), "another namespace's");
         assert!(!files.has_become_stale(6 + FRESH_FOR - 1));
         assert!(files.has_become_stale(6 + FRESH_FOR));
         assert!(!files.has_become_stale(u64::MAX - 1), "it is being read already");
@@ -99,6 +104,6 @@ mod tests {
     fn the_first_name_of_a_user_counts() {
         let files = Files::parse("", "root:x:0:0::/:/bin/sh\ntoor:x:0:0\n:x:5\nbad\nweb:x:33\n");
         assert_eq!((files.user(0), files.user(33)), (Some("root".to_owned()), Some("web".to_owned())));
-        assert_eq!((files.user(5), files.names.is_none()), (None, true));
+        assert_eq!((files.user(5), files.hosts.is_none()), (None, true));
     }
 }

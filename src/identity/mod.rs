@@ -5,10 +5,13 @@
 //! found out, a connection's bytes wait, for a while; after that it goes on with what is known.
 
 pub mod cgroup;
+pub mod containers;
 mod files;
 mod proc;
 mod processes;
+pub mod runtime;
 mod thread;
 
+pub use containers::Containers;
 pub use processes::Processes;
 pub use thread::Identity;

@@ -10,10 +10,12 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::cgroup::container_of;
+use super::containers::Containers;
 use super::files::Files;
 use super::proc::TICK;
 use crate::bpf::{Owner, ProcessInfo};
-use crate::exchange::{Container, Process};
+use crate::exchange::Process;
+use crate::names::{NameMap, Names, Networks};
 use crate::stats::Stats;
 
 /// More than this are not remembered: those that ended first are forgotten first; then new ones are known by id only.
@@ -31,13 +33,15 @@ const QUEUE: usize = 4096;
 /// What only the identity thread can find out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Question {
+    /// A runtime has said something new of containers.
+    Containers,
     /// No event told of this process.
     Process(Owner),
     /// The files of a mount namespace, through a process in it.
     Files { mount_namespace: u32, pid: u32 },
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Processes {
     known: RwLock<Known>,
     /// None: nobody to ask. What is not known then is known by its id only, at once.
@@ -45,6 +49,10 @@ pub struct Processes {
     /// Whether what is not known may become known: else nothing is waited for.
     patient: bool,
     stats: Arc<Stats>,
+    pub(super) containers: Arc<Containers>,
+    pub(super) networks: Networks,
+    /// Names of pods, the same for all processes.
+    pub(super) pods: Arc<RwLock<Arc<NameMap>>>,
 }
 
 /// One program, from the fork or exec that made it to its end or the next exec.
@@ -54,6 +62,7 @@ struct Life {
     /// 0: from /proc, which does not tell.
     exec_id: u32,
     mount_namespace: u32,
+    net_namespace: u32,
     /// None while they are being read.
     files: Option<Arc<Files>>,
     ended: Option<u64>,
@@ -85,6 +94,13 @@ impl Processes {
     pub(super) fn with_questions(stats: Arc<Stats>) -> (Processes, Receiver<Question>) {
         let (sender, receiver) = bounded(QUEUE);
         (Processes { questions: Some(sender), patient: true, stats, ..Processes::default() }, receiver)
+    }
+
+    /// Has the identity thread look at the containers again whenever a runtime says something new.
+    pub(super) fn follow_containers(&self) {
+        let questions = self.questions.clone();
+        // Were the queue full, it would look a moment later.
+        self.containers.when_changed(move || _ = questions.as_ref().map(|to| to.try_send(Question::Containers)));
     }
 
     /// For a replay: what is known comes with the recording.
@@ -141,13 +157,14 @@ impl Processes {
             comm: info.comm.clone(),
             user_id: owner.user_id,
             user_name: owner.user_id.and_then(|id| files.as_ref()?.user(id)),
-            container: container_of(&info.cgroups).map(|found| Arc::new(Container::new(found.id))),
-            names: files.as_ref().and_then(|files| files.names.clone()),
+            container: container_of(&info.cgroups).map(|found| self.containers.get(&found.id)),
+            names: Some(self.names(info.net_namespace, files.as_deref())),
         });
         let life = Life {
             process: process.clone(),
             exec_id: owner.exec_id,
             mount_namespace: info.mount_namespace,
+            net_namespace: info.net_namespace,
             files,
             ended: None,
         };
@@ -157,7 +174,7 @@ impl Processes {
             let question = Question::Files { mount_namespace: info.mount_namespace, pid: owner.pid };
             if !self.ask(question) {
                 self.stats.lost_identities.add(1);
-                self.learn_files(info.mount_namespace, None);
+                self.learn_files(info.mount_namespace, Arc::default());
             }
         }
         process
@@ -165,8 +182,14 @@ impl Processes {
 
     /// Takes what a recording says of a process.
     pub fn remember(&self, process: Process, exec_id: u32) {
-        let life =
-            Life { exec_id, mount_namespace: 0, files: Some(Arc::default()), ended: None, process: Arc::new(process) };
+        let life = Life {
+            exec_id,
+            mount_namespace: 0,
+            net_namespace: 0,
+            files: Some(Arc::default()),
+            ended: None,
+            process: Arc::new(process),
+        };
         let pid = life.process.pid;
         self.write().insert(pid, life, 0);
     }
@@ -195,23 +218,20 @@ impl Processes {
         }
     }
 
-    /// The files of a mount namespace were read, or could not be.
-    pub(super) fn learn_files(&self, mount_namespace: u32, files: Option<Arc<Files>>) {
+    /// What the files of a mount namespace say; nothing where they could not be read.
+    pub(super) fn learn_files(&self, mount_namespace: u32, files: Arc<Files>) {
         let known = &mut *self.write();
         known.asked.remove(&(mount_namespace, false));
-        let files = match (files, known.files.get(&mount_namespace)) {
-            (Some(files), Some(before)) if Arc::ptr_eq(&files, before) => return,
-            (Some(files), _) if known.files.len() < MAX_NAMESPACES => {
-                known.files.insert(mount_namespace, files.clone());
-                files
-            }
-            (None, Some(_)) => return,
-            (Some(_) | None, _) => Arc::default(),
-        };
+        if known.files.get(&mount_namespace).is_some_and(|before| Arc::ptr_eq(&files, before)) {
+            return;
+        }
+        if known.has_room_for_files() {
+            known.files.insert(mount_namespace, files.clone());
+        }
         let lives = known.by_pid.values_mut().flat_map(|pid| &mut pid.lives);
         for life in lives.filter(|life| life.mount_namespace == mount_namespace) {
             let mut process = (*life.process).clone();
-            process.names = files.names.clone();
+            process.names = Some(self.names(life.net_namespace, Some(&files)));
             process.user_name = process.user_id.and_then(|id| files.user(id));
             (life.process, life.files) = (Arc::new(process), Some(files.clone()));
         }
@@ -245,6 +265,28 @@ impl Processes {
 
     fn ask(&self, question: Question) -> bool {
         self.questions.as_ref().is_some_and(|questions| questions.try_send(question).is_ok())
+    }
+
+    fn names(&self, net_namespace: u32, files: Option<&Files>) -> Arc<Names> {
+        Arc::new(Names {
+            network: self.networks.get(net_namespace),
+            hosts: files.and_then(|files| files.hosts.clone()),
+            pods: Some(self.pods.clone()),
+        })
+    }
+
+    /// Network namespaces in use, with a container that lives in each where there is one.
+    pub(super) fn net_namespaces(&self) -> HashMap<u32, Option<String>> {
+        let known = self.read();
+        let mut namespaces = HashMap::new();
+        let lives = known.by_pid.values().flat_map(|pid| &pid.lives);
+        for life in lives.filter(|life| life.ended.is_none()) {
+            let container: &mut Option<String> = namespaces.entry(life.net_namespace).or_default();
+            if let (None, Some(found)) = (&container, &life.process.container) {
+                *container = Some(found.id.clone());
+            }
+        }
+        namespaces
     }
 
     fn changed_user(&self, owner: &Owner) -> Arc<Process> {
@@ -302,6 +344,16 @@ impl Known {
                 self.lives += 1;
             }
         }
+    }
+
+    /// Namespaces that no process is in any more make room.
+    fn has_room_for_files(&mut self) -> bool {
+        if self.files.len() >= MAX_NAMESPACES {
+            let lives = self.by_pid.values().flat_map(|pid| &pid.lives);
+            let used: HashSet<u32> = lives.map(|life| life.mount_namespace).collect();
+            self.files.retain(|namespace, _| used.contains(namespace));
+        }
+        self.files.len() < MAX_NAMESPACES
     }
 
     fn forget_ended(&mut self, now: u64) {

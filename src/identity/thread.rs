@@ -1,9 +1,9 @@
 //! The identity thread: everything about processes that takes files to find out.
 //!
-//! It answers the questions of [`Processes`] one after the other, and looks for processes that have gone without a
-//! word.
+//! It answers the questions of [`Processes`] one after the other, gives each network namespace the names that container
+//! runtimes know in it, and looks for processes that have gone without a word. The runtimes have threads of their own.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -12,17 +12,32 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use crossbeam_channel::Receiver;
 
+use super::containers::Containers;
 use super::files::Files;
 use super::proc;
 use super::processes::{Processes, Question};
 use crate::bpf;
+use crate::names::{RuntimeNames, RuntimeView, pod_names};
 use crate::stats::Stats;
 
 /// How often it is looked for processes whose end was not heard of.
 const SWEEP_EVERY: u64 = 60_000_000_000;
 
+/// How often names whose time is over are let go of.
+const EXPIRE_EVERY: u64 = 1_000_000_000;
+
 /// How often the thread looks whether it is to end.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// What the names of networks were made from.
+#[derive(Default)]
+struct Seen {
+    /// Of the containers.
+    generation: u64,
+    /// Network namespaces, with a container in each.
+    namespaces: HashMap<u32, Option<String>>,
+    names: RuntimeNames,
+}
 
 /// Finds out what takes files.
 pub struct Identity {
@@ -38,6 +53,11 @@ impl Identity {
 
     pub fn processes(&self) -> Arc<Processes> {
         self.processes.clone()
+    }
+
+    /// Where container runtimes tell of containers.
+    pub fn containers(&self) -> &Arc<Containers> {
+        &self.processes.containers
     }
 
     /// Learns of every process that runs now, and what its files say. Kernel threads, which have no executable, are
@@ -61,14 +81,24 @@ impl Identity {
     }
 
     fn run(&self, stop: &AtomicBool) {
+        self.processes.follow_containers();
+        let mut seen = Seen::default();
         // What began between the first look and the first event was told by neither.
         self.scan();
+        let mut next_expiry = bpf::boot_time() + EXPIRE_EVERY;
         let mut next_sweep = bpf::boot_time() + SWEEP_EVERY;
         while !stop.load(Ordering::Acquire) {
             if let Ok(question) = self.questions.recv_timeout(PAUSE) {
                 self.answer(question);
             }
+            if self.questions.is_empty() {
+                self.name_networks(&mut seen);
+            }
             let now = bpf::boot_time();
+            if now >= next_expiry {
+                next_expiry = now + EXPIRE_EVERY;
+                self.processes.networks.expire(now);
+            }
             if now >= next_sweep {
                 next_sweep = now + SWEEP_EVERY;
                 let pids: HashSet<u32> = proc::pids().into_iter().collect();
@@ -81,16 +111,47 @@ impl Identity {
         let now = bpf::boot_time();
         match question {
             Question::Process(owner) => self.processes.answer(&owner, proc::look_up(owner.pid), now),
+            // Looked at after every question.
+            Question::Containers => {}
             Question::Files { mount_namespace, pid } => self.read_files(mount_namespace, pid),
         }
     }
 
+    /// Gives every network namespace the names that the runtimes know in it, where any of that is new.
+    fn name_networks(&self, seen: &mut Seen) {
+        let generation = self.processes.containers.generation();
+        let namespaces = self.processes.net_namespaces();
+        if seen.generation == generation && seen.namespaces == namespaces {
+            return;
+        }
+        if seen.generation != generation {
+            let containers = self.processes.containers.all();
+            let told = containers.iter().filter_map(|container| Some((container.id.clone(), container.facts()?)));
+            let told: Vec<_> = told.collect();
+            seen.names = RuntimeNames::new(&told);
+            *self.processes.pods.write().expect("no thread panics with the lock") = Arc::new(pod_names(&told));
+        }
+        // The agent may be in a container, but not the first process that it sees.
+        let machine = proc::namespace(1, "net");
+        for (namespace, network) in self.processes.networks.all() {
+            let container = namespaces.get(&namespace).and_then(Option::as_deref);
+            let names = match container {
+                _ if Some(namespace) == machine => seen.names.of(None),
+                Some(id) => seen.names.of(Some(id)),
+                None => RuntimeView::default(),
+            };
+            network.set_runtime(names);
+        }
+        (seen.generation, seen.namespaces) = (generation, namespaces);
+    }
+
     /// Through that process, or another one in its mount namespace where that has ended.
     fn read_files(&self, mount_namespace: u32, pid: u32) {
-        let now = bpf::boot_time();
         let before = self.processes.files(mount_namespace);
-        let read = |pid| Files::read(pid, mount_namespace, before.clone(), now);
+        let read = |pid| Files::read(pid, mount_namespace, before.clone());
         let others = || self.processes.in_mount_namespace(mount_namespace).into_iter().find_map(read);
-        self.processes.learn_files(mount_namespace, read(pid).or_else(others));
+        let files = read(pid).or_else(others).or(before.clone()).unwrap_or_default();
+        files.read_at(bpf::boot_time());
+        self.processes.learn_files(mount_namespace, files);
     }
 }

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod coding;
+pub mod dns;
 pub mod http1;
 
 /// A part of a [`Head`]'s text: byte offsets, `start..end`.

@@ -257,7 +257,7 @@ fn last_bytes(name: &[u8]) -> u64 {
 
 fn ends(json: &mut Json, connection: &Connection) {
     end(json, "source", connection.source(), None);
-    end(json, "destination", connection.destination(), url::peer_name(connection));
+    end(json, "destination", connection.destination(), url::peer_name(connection).as_deref());
 }
 
 /// An unnamed Unix socket has nothing to tell and is left out.

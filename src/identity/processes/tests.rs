@@ -115,7 +115,7 @@ fn a_process_that_no_event_told_of_is_asked_for_once() {
     assert_eq!(questions.try_iter().collect::<Vec<_>>(), [Question::Process(me)]);
     // It is gone, and its id another's.
     processes.answer(&me, Some(info(owner(7, START + SECOND, 0), "/bin/other")), START);
-    processes.learn_files(0, None);
+    processes.learn_files(0, Arc::default());
     assert_eq!(processes.find(&me, START).map(|process| process.exe.clone()).as_deref(), Some(""));
 }
 
@@ -130,7 +130,9 @@ fn names_and_users_come_with_the_files_of_the_mount_namespace() {
     let question = Question::Files { mount_namespace: namespace, pid: me };
     assert_eq!(questions.try_iter().collect::<Vec<_>>(), [question]);
     assert_eq!(processes.find(&owner, START), None, "its names are being read");
-    processes.learn_files(namespace, Files::read(me, namespace, None, START));
+    let files = Files::read(me, namespace, None).expect("own files can be read");
+    files.read_at(START);
+    processes.learn_files(namespace, files);
     assert_eq!(processes.find(&owner, START).unwrap().user_name.as_deref(), Some("root"));
     let nobody = Owner { user_id: Some(4_000_000), ..owner };
     let process = processes.find(&nobody, START).unwrap();
