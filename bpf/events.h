@@ -175,8 +175,9 @@ struct order {
 
 /* Set by user space before and while we run. */
 struct settings {
-	__u32 self; /* our own thread group */
-	__u8 role;  /* capture connections of this enum role only; 0: all */
+	__u32 self;      /* our own thread group */
+	__u32 watermark; /* bytes in a buffer at which its reader is woken */
+	__u8 role;       /* capture connections of this enum role only; 0: all */
 	__u8 ignore_loopback;
 	__u8 filter_processes; /* whether `processes` holds any verdict */
 	__u8 empty;            /* measure the floor: programs return at once */

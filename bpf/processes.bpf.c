@@ -17,7 +17,7 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	bpf_get_current_comm(&s->exec.comm, sizeof(s->exec.comm));
 	s->exec.filename[0] = 0;
 	bpf_probe_read_kernel_str(&s->exec.filename, sizeof(s->exec.filename), BPF_CORE_READ(bprm, filename));
-	output(ctx, &s->exec, sizeof(s->exec), COUNT_LOST_PROCESS);
+	output(&s->exec, sizeof(s->exec), COUNT_LOST_PROCESS);
 	return 0;
 }
 
@@ -34,6 +34,6 @@ int BPF_PROG(process_exit, struct task_struct *task)
 	if (settings.empty)
 		return 0;
 	fill_head(&event.head, EVENT_EXIT, pid);
-	output(ctx, &event, sizeof(event), COUNT_LOST_PROCESS);
+	output(&event, sizeof(event), COUNT_LOST_PROCESS);
 	return 0;
 }

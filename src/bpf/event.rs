@@ -1,4 +1,4 @@
-//! Events as the kernel sent them: heads copied out, since perf samples are 4-byte aligned at best; payloads borrowed.
+//! Events as the kernel sent them: heads copied out, since those of a recording lie anywhere; payloads borrowed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -136,7 +136,7 @@ pub(super) fn copied<T: Plain + Default>(bytes: &[u8]) -> Option<T> {
 }
 
 impl<'a> Event<'a> {
-    /// An event from a perf sample or a recording; none where the bytes are not one.
+    /// An event from a buffer or a recording; none where the bytes are not one.
     pub fn parse(bytes: &'a [u8]) -> Option<Event<'a>> {
         let head: types::event_head = copied(bytes)?;
         match types::event_kind(head.kind) {
