@@ -13,6 +13,7 @@ static __always_inline void on_connect(const struct sock *sk)
 	if (is_process_left_out(c.pid))
 		return;
 	init_tcp(&c, sk);
+	fill_owner(&c.owner, (struct task_struct *)bpf_get_current_task());
 	c.opened = bpf_ktime_get_boot_ns();
 	insert_connection(&connections, &c);
 }
@@ -38,7 +39,7 @@ static __always_inline void on_established(const struct sock *sk, bool accepted)
 }
 
 /* Not for sockets whose positions are ours: the kernel's would mean nothing. */
-static __always_inline void on_end(void *ctx, const struct connection *c, __u8 direction, __u32 position)
+static __always_inline void on_end(const struct connection *c, __u8 direction, __u32 position)
 {
 	struct end_event event = {};
 
@@ -48,7 +49,7 @@ static __always_inline void on_end(void *ctx, const struct connection *c, __u8 d
 	event.connection = c->id;
 	event.position = position;
 	event.direction = direction;
-	output(ctx, &event, sizeof(event), COUNT_LOST_END);
+	output(&event, sizeof(event), COUNT_LOST_END);
 }
 
 /* Where both directions stand; once. */
@@ -96,11 +97,11 @@ int BPF_PROG(state_changed, const struct sock *sk, int from, int to)
 		/* Before tcp_send_fin(): write_seq does not count the FIN yet. */
 		c->final[SENT] = BPF_CORE_READ(tp, write_seq);
 		c->flags |= CONNECTION_SHUT;
-		on_end(ctx, c, SENT, c->final[SENT]);
+		on_end(c, SENT, c->final[SENT]);
 		break;
 	case TCP_CLOSE_WAIT:
 		/* After tcp_rcv_nxt_update(): rcv_nxt counts the FIN. The process may still have to read up to it. */
-		on_end(ctx, c, RECEIVED, BPF_CORE_READ(tp, rcv_nxt) - 1);
+		on_end(c, RECEIVED, BPF_CORE_READ(tp, rcv_nxt) - 1);
 		break;
 	case TCP_CLOSE:
 		/* The process may take the error off the socket before the socket is gone, and tcp_disconnect() is
@@ -127,7 +128,7 @@ int BPF_PROG(socket_destroyed, const struct sock *sk)
 		fill_head(&event.head, EVENT_CLOSE, c->pid);
 		set_final(c, sk);
 		event.connection = *c;
-		output(ctx, &event, sizeof(event), COUNT_LOST_CLOSE);
+		output(&event, sizeof(event), COUNT_LOST_CLOSE);
 	}
 	bpf_map_delete_elem(&connections, &key);
 	return 0;

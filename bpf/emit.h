@@ -16,9 +16,21 @@ static __always_inline struct scratch *scratch(void)
 	return bpf_map_lookup_elem(&scratches, &cpu);
 }
 
-static __always_inline bool output(void *ctx, void *event, __u64 size, __u32 lost)
+/* Whether `size` more bytes make a buffer so full that its reader is woken: never for each event, once a filling. */
+static __always_inline bool is_filling(void *buffer, __u64 size)
 {
-	if (bpf_perf_event_output(ctx, &events, BPF_F_CURRENT_CPU, event, size)) {
+	__u64 unread = bpf_ringbuf_query(buffer, BPF_RB_AVAIL_DATA);
+
+	return unread < settings.watermark && unread + size >= settings.watermark;
+}
+
+static __always_inline bool output(void *event, __u64 size, __u32 lost)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	void *buffer = bpf_map_lookup_elem(&buffers, &cpu);
+
+	if (!buffer || bpf_ringbuf_output(buffer, event, size,
+	                                  is_filling(buffer, size) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP)) {
 		count(lost);
 		return false;
 	}
@@ -33,16 +45,8 @@ static __always_inline void fill_head(struct event_head *head, __u32 kind, __u32
 	head->pid = pid;
 }
 
-static __always_inline void fill_owner(struct owner *owner, const struct task_struct *task)
-{
-	owner->started = BPF_CORE_READ(task, group_leader, start_boottime);
-	owner->exec_id = BPF_CORE_READ(task, self_exec_id);
-	owner->uid = BPF_CORE_READ(task, cred, euid.val);
-}
-
 /* A call on its way into events. */
 struct walk {
-	void *ctx;
 	struct scratch *scratch;
 	struct connection *connection;
 	struct source from;
@@ -67,7 +71,7 @@ static __always_inline void flush(struct walk *w, __u32 moved, __u8 flags)
 	barrier_var(attached);
 	attached &= PAYLOAD_MAX;
 	event->attached = attached;
-	if (!output(w->ctx, event, sizeof(*event) + attached, COUNT_LOST_DATA)) {
+	if (!output(event, sizeof(*event) + attached, COUNT_LOST_DATA)) {
 		/* Where nothing follows, this is how user space learns of it. */
 		w->connection->lost[event->direction & 1] = w->position + moved;
 		w->connection->flags |= CONNECTION_LOST;
@@ -127,7 +131,6 @@ static long walk_step(__u32 index, void *context)
 
 /* A call that moved `moved` bytes from `position` on; `from` is empty where they are out of reach. */
 struct call {
-	void *ctx;
 	struct connection *connection;
 	struct source from;
 	__u32 pid;
@@ -170,7 +173,6 @@ static __always_inline bool is_wanted(struct call *call, __u32 *unwanted)
 static __always_inline void emit_call(struct call *call)
 {
 	struct walk walk = {
-		.ctx = call->ctx,
 		.scratch = scratch(),
 		.connection = call->connection,
 		.from = call->from,
@@ -220,7 +222,7 @@ rest:
 }
 
 /* Tells user space of a connection at its first call; again at the next one where the buffer was full. */
-static __always_inline void announce(void *ctx, struct connection *c, const struct sock *sk, __u32 pid)
+static __always_inline void announce(struct connection *c, const struct sock *sk, __u32 pid)
 {
 	struct scratch *s = scratch();
 	struct open_event *event;
@@ -229,9 +231,9 @@ static __always_inline void announce(void *ctx, struct connection *c, const stru
 		return;
 	event = &s->open;
 	c->pid = pid;
+	fill_owner(&c->owner, (struct task_struct *)bpf_get_current_task());
 	fill_head(&event->head, EVENT_OPEN, pid);
 	event->connection = *c;
-	fill_owner(&event->owner, (struct task_struct *)bpf_get_current_task());
 	event->local_path_len = 0;
 	event->remote_path_len = 0;
 	if (c->family == AF_UNIX) {
@@ -242,7 +244,7 @@ static __always_inline void announce(void *ctx, struct connection *c, const stru
 		if (peer)
 			event->remote_path_len = read_unix_path(event->remote_path, peer);
 	}
-	if (output(ctx, event, sizeof(*event), COUNT_LOST_OPEN))
+	if (output(event, sizeof(*event), COUNT_LOST_OPEN))
 		c->flags |= CONNECTION_ANNOUNCED;
 }
 

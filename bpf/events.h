@@ -123,11 +123,19 @@ struct data_event {
 	__u8 pad;
 };
 
+/* Which process, and which program in its life; the user it was then. */
+struct owner {
+	__u64 started; /* its first thread, CLOCK_BOOTTIME, ns; with the id it tells a reused one */
+	__u32 exec_id; /* counts its execve() calls, and those of its ancestors */
+	__u32 uid;     /* effective */
+};
+
 /* One TCP connection or Unix stream, as one of its ends sees it. */
 struct connection {
 	__u64 id;
 	__u64 socket;
-	__u64 opened; /* CLOCK_BOOTTIME, ns; 0 where older than we are */
+	__u64 opened;       /* CLOCK_BOOTTIME, ns; 0 where older than we are */
+	struct owner owner; /* at its first call, or at connect(); zeros: not known */
 	__u32 pid;
 	__u32 netns;      /* inode of the network namespace */
 	__u32 inode;      /* of the socket file; tells a reused address of a Unix socket */
@@ -145,18 +153,10 @@ struct connection {
 	__u8 flags; /* enum connection_flag */
 };
 
-/* Which process, and which program in its life; the user it is now. */
-struct owner {
-	__u64 started; /* its first thread, CLOCK_BOOTTIME, ns; with the id it tells a reused one */
-	__u32 exec_id; /* counts its execve() calls, and those of its ancestors */
-	__u32 uid;     /* effective */
-};
-
 /* A connection's first call that moved bytes. */
 struct open_event {
 	struct event_head head;
 	struct connection connection;
-	struct owner owner;
 	char local_path[UNIX_PATH_MAX_LEN]; /* Unix: NUL first for an abstract name */
 	char remote_path[UNIX_PATH_MAX_LEN];
 	__u32 local_path_len;
@@ -207,8 +207,9 @@ struct order {
 
 /* Set by user space before and while we run. */
 struct settings {
-	__u32 self; /* our own thread group */
-	__u8 role;  /* capture connections of this enum role only; 0: all */
+	__u32 self;      /* our own thread group */
+	__u32 watermark; /* bytes in a buffer at which its reader is woken */
+	__u8 role;       /* capture connections of this enum role only; 0: all */
 	__u8 ignore_loopback;
 	__u8 filter_processes; /* whether `processes` holds any verdict */
 	__u8 empty;            /* measure the floor: programs return at once */
@@ -216,7 +217,7 @@ struct settings {
 
 _Static_assert(sizeof(struct event_head) == 16, "layout");
 _Static_assert(sizeof(struct data_event) == 48, "layout");
-_Static_assert(sizeof(struct connection) == 112, "layout");
+_Static_assert(sizeof(struct connection) == 128, "layout");
 _Static_assert(sizeof(struct order) == 24, "layout");
 _Static_assert(sizeof(struct process_event) == 64, "layout");
 _Static_assert((PROCESS_TEXT_MAX & (PROCESS_TEXT_MAX + 1)) == 0, "the verifier's mask");

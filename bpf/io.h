@@ -77,7 +77,7 @@ static __always_inline struct connection *connection_of(const struct sock *sk)
 /*
  * The connection of a call, if it is to be captured, and user space told of it. NULL for others.
  */
-static __always_inline struct connection *tapped_connection(void *ctx, const struct sock *sk, __u32 pid)
+static __always_inline struct connection *tapped_connection(const struct sock *sk, __u32 pid)
 {
 	struct connection *c;
 
@@ -95,7 +95,7 @@ static __always_inline struct connection *tapped_connection(void *ctx, const str
 		return NULL;
 	}
 	if (!(c->flags & CONNECTION_ANNOUNCED))
-		announce(ctx, c, sk, pid);
+		announce(c, sk, pid);
 	return c;
 }
 

@@ -13,12 +13,18 @@
 
 #include "events.h"
 
-/* Events to user space; one buffer a CPU, opened by the reader of that CPU; key: the CPU. */
+struct buffer {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096); /* the size that user space sets */
+};
+
+/* CPU to the buffer of its events; while the programs are loaded; key: the CPU. */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(__u32));
-} events SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1); /* the number of CPUs, set before loading */
+	__type(key, __u32);
+	__array(values, struct buffer);
+} buffers SEC(".maps");
 
 /* Socket to connection; from SYN_SENT, accept or first sight to tcp_destroy_sock; key: address of struct sock. */
 struct {
@@ -55,9 +61,12 @@ struct {
 	__type(value, __u8);
 } listeners SEC(".maps");
 
-/* Process to enum process_verdict; from user space's decision or fork to exec or exit; key: thread group id. */
+/*
+ * Process to enum process_verdict; from user space's decision or fork to exec or exit; key: thread group id. A decision
+ * may come after the process's end: the least used make room.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
 	__type(key, __u32);
 	__type(value, __u8);
@@ -112,7 +121,6 @@ struct {
 } scratches SEC(".maps");
 
 volatile struct settings settings = {};
-
 static __always_inline void count(__u32 counter)
 {
 	__u64 *value = bpf_map_lookup_elem(&counters, &counter);

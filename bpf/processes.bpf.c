@@ -98,7 +98,7 @@ static __always_inline void add_cgroup_v1(struct scratch *s, __u32 *used, const 
 	}
 }
 
-static __always_inline void tell(void *ctx, const struct task_struct *task, __u32 kind, const char *filename)
+static __always_inline void tell(const struct task_struct *task, __u32 kind, const char *filename)
 {
 	const struct file *exe = BPF_CORE_READ(task, mm, exe_file);
 	const struct css_set *set = BPF_CORE_READ(task, cgroups);
@@ -130,7 +130,7 @@ static __always_inline void tell(void *ctx, const struct task_struct *task, __u3
 	size = used;
 	barrier_var(size);
 	size &= PROCESS_TEXT_MAX;
-	output(ctx, event, sizeof(*event) + size, COUNT_LOST_PROCESS);
+	output(event, sizeof(*event) + size, COUNT_LOST_PROCESS);
 }
 
 SEC("tp_btf/sched_process_exec")
@@ -140,7 +140,7 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 
 	bpf_map_delete_elem(&processes, &pid);
 	if (!settings.empty)
-		tell(ctx, task, EVENT_EXEC, BPF_CORE_READ(bprm, filename));
+		tell(task, EVENT_EXEC, BPF_CORE_READ(bprm, filename));
 	return 0;
 }
 
@@ -154,15 +154,16 @@ int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *chi
 	/* Not for threads. */
 	if (BPF_CORE_READ(child, pid) != child_pid || BPF_CORE_READ(child, flags) & PF_KTHREAD)
 		return 0;
-	if (settings.filter_processes) {
-		verdict = bpf_map_lookup_elem(&processes, &pid);
-		if (verdict) {
-			inherited = *verdict;
-			bpf_map_update_elem(&processes, &child_pid, &inherited, BPF_ANY);
-		}
+	verdict = bpf_map_lookup_elem(&processes, &pid);
+	if (verdict) {
+		inherited = *verdict;
+		bpf_map_update_elem(&processes, &child_pid, &inherited, BPF_ANY);
+	} else {
+		/* One of an earlier process, judged after its end. */
+		bpf_map_delete_elem(&processes, &child_pid);
 	}
 	if (!settings.empty)
-		tell(ctx, child, EVENT_FORK, NULL);
+		tell(child, EVENT_FORK, NULL);
 	return 0;
 }
 
@@ -180,6 +181,6 @@ int BPF_PROG(process_exit, struct task_struct *task)
 		return 0;
 	fill_head(&event.head, EVENT_EXIT, pid);
 	event.started = BPF_CORE_READ(task, group_leader, start_boottime);
-	output(ctx, &event, sizeof(event), COUNT_LOST_PROCESS);
+	output(&event, sizeof(event), COUNT_LOST_PROCESS);
 	return 0;
 }

@@ -151,6 +151,13 @@ static __always_inline __u32 read_unix_path(char *path, const struct unix_sock *
 	return length;
 }
 
+static __always_inline void fill_owner(struct owner *owner, const struct task_struct *task)
+{
+	owner->started = BPF_CORE_READ(task, group_leader, start_boottime);
+	owner->exec_id = BPF_CORE_READ(task, self_exec_id);
+	owner->uid = BPF_CORE_READ(task, cred, euid.val);
+}
+
 static __always_inline __u64 new_id(void)
 {
 	/* Unique for 200 days: two on one CPU are never made in the same nanosecond. */

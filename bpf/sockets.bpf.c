@@ -5,7 +5,7 @@
  */
 #include "io.h"
 
-static __always_inline void on_length(void *ctx, struct sock *sk, __s32 moved, int flags, __u8 direction)
+static __always_inline void on_length(struct sock *sk, __s32 moved, int flags, __u8 direction)
 {
 	struct task_struct *task;
 	struct call call = {};
@@ -15,10 +15,9 @@ static __always_inline void on_length(void *ctx, struct sock *sk, __s32 moved, i
 	if (direction == RECEIVED && flags & MSG_NO_CONSUMPTION)
 		return;
 	call.pid = current_pid();
-	call.connection = tapped_connection(ctx, sk, call.pid);
+	call.connection = tapped_connection(sk, call.pid);
 	if (!call.connection)
 		return;
-	call.ctx = ctx;
 	call.direction = direction;
 	call.moved = moved;
 	call.position = position_before(call.connection, sk, direction, moved);
@@ -31,14 +30,14 @@ static __always_inline void on_length(void *ctx, struct sock *sk, __s32 moved, i
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(socket_sent, struct sock *sk, int moved, int flags)
 {
-	on_length(ctx, sk, moved, flags, SENT);
+	on_length(sk, moved, flags, SENT);
 	return 0;
 }
 
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(socket_received, struct sock *sk, int moved, int flags)
 {
-	on_length(ctx, sk, moved, flags, RECEIVED);
+	on_length(sk, moved, flags, RECEIVED);
 	return 0;
 }
 
@@ -55,10 +54,9 @@ int BPF_PROG(socket_spliced, struct sock *sk)
 	if (syscall_number((struct pt_regs *)bpf_task_pt_regs(task)) != NR_splice)
 		return 0;
 	call.pid = current_pid();
-	call.connection = tapped_connection(ctx, sk, call.pid);
+	call.connection = tapped_connection(sk, call.pid);
 	if (!call.connection)
 		return 0;
-	call.ctx = ctx;
 	call.direction = RECEIVED;
 	call.position = position_before(call.connection, sk, RECEIVED, 0);
 	emit_call(&call);

@@ -5,8 +5,8 @@
  */
 #include "io.h"
 
-static __always_inline void on_moved(void *ctx, struct pt_regs *regs, __u32 fd, __s64 moved, __u8 direction,
-                                     bool in_reach, bool bounded)
+static __always_inline void on_moved(struct pt_regs *regs, __u32 fd, __s64 moved, __u8 direction, bool in_reach,
+                                     bool bounded)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct call call = {};
@@ -20,10 +20,9 @@ static __always_inline void on_moved(void *ctx, struct pt_regs *regs, __u32 fd, 
 	sk = sock_of_fd(task, fd);
 	if (!sk)
 		return;
-	call.connection = tapped_connection(ctx, sk, call.pid);
+	call.connection = tapped_connection(sk, call.pid);
 	if (!call.connection)
 		return;
-	call.ctx = ctx;
 	call.direction = direction;
 	call.bounded = bounded;
 	call.moved = moved;
@@ -53,7 +52,7 @@ static __always_inline __u32 length_of_message(struct pt_regs *regs)
 	return length;
 }
 
-static __always_inline void on_exit(void *ctx, struct pt_regs *regs, __s64 result, bool bounded)
+static __always_inline void on_exit(struct pt_regs *regs, __s64 result, bool bounded)
 {
 	bool in_reach = true;
 	__u8 direction = RECEIVED;
@@ -85,7 +84,7 @@ static __always_inline void on_exit(void *ctx, struct pt_regs *regs, __s64 resul
 		break;
 	case NR_splice:
 		/* To the socket here; from the socket below. */
-		on_moved(ctx, regs, PT_REGS_PARM3_SYSCALL(regs), result, SENT, false, bounded);
+		on_moved(regs, PT_REGS_PARM3_SYSCALL(regs), result, SENT, false, bounded);
 		in_reach = false;
 		break;
 	case NR_sendmmsg:
@@ -104,13 +103,13 @@ static __always_inline void on_exit(void *ctx, struct pt_regs *regs, __s64 resul
 		return;
 	if (flags & MSG_TRUNC || is_compat_task())
 		in_reach = false;
-	on_moved(ctx, regs, PT_REGS_PARM1_SYSCALL(regs), result, direction, in_reach, bounded);
+	on_moved(regs, PT_REGS_PARM1_SYSCALL(regs), result, direction, in_reach, bounded);
 }
 
 SEC("tp_btf/sys_exit")
 int BPF_PROG(syscall_exit, struct pt_regs *regs, long result)
 {
-	on_exit(ctx, regs, result, false);
+	on_exit(regs, result, false);
 	return 0;
 }
 
@@ -118,6 +117,6 @@ int BPF_PROG(syscall_exit, struct pt_regs *regs, long result)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(syscall_exit_bounded, struct pt_regs *regs, long result)
 {
-	on_exit(ctx, regs, result, true);
+	on_exit(regs, result, true);
 	return 0;
 }

@@ -49,11 +49,11 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let path = run.capture_path.map_or_else(CapturePath::detect, Ok)?;
     let tap_now = tap(&settings, run.empty_probes);
     // Nothing is captured before all programs are attached: half a connection would be worse than none.
-    let mut kernel = Kernel::load(path, Tap { empty: true, ..tap_now })?;
+    let mut kernel = Kernel::load(path, Tap { empty: true, ..tap_now }, buffer_size(run)?)?;
 
     let stats = Arc::new(Stats::default());
     let memory = Arc::new(Memory::new((run.memory_limit as usize) << 20));
-    let readers = kernel.readers(buffer_size(run)?)?;
+    let readers = kernel.readers()?;
     let workers = readers.len();
     let (closed, stdout_closed) = bounded(1);
     let (outbox, sinks) = Outbox::start(sinks(&settings), memory.clone(), stats.clone(), &closed)?;

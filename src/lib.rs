@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!    kernel                                  user space
-//!  bpf/*.bpf.c ─ perf buffer, one per CPU ─▶ bpf ─▶ conn ─▶ proto ─▶ exchange ─▶ rules, plugin ─▶ sink
+//!  bpf/*.bpf.c ─ ring buffer, one per CPU ─▶ bpf ─▶ conn ─▶ proto ─▶ exchange ─▶ rules, plugin ─▶ sink
 //!    socket I/O, connections,                bytes  streams  messages  request +    what to keep     stdout
 //!    processes                               events in order           response
 //!                                            └──── one worker thread per CPU ──────────────────┘   └ threads ┘

@@ -106,7 +106,8 @@ impl Pass<'_> {
     pub fn settle(&mut self, worker: usize, workers: usize, settled: u64) {
         self.env.settled = settled;
         self.pipeline.table.settle(worker, workers, &mut self.env);
-        let excess = self.env.memory.excess();
+        // What waits for the sinks is out of the table's hands.
+        let excess = self.env.memory.excess().saturating_sub(self.pipeline.outbox.queued());
         if excess > 0 {
             self.pipeline.table.evict(excess, &mut self.env);
         }

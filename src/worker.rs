@@ -24,7 +24,10 @@ const PATIENCE: Duration = Duration::from_millis(20);
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Reads until `stop` is set, and once more after that.
+/// How long what is still in the buffer is read after the stop, in ns: traffic may well go on filling it.
+const LAST_READ: u64 = 2 * SECOND;
+
+/// Reads until `stop` is set, and what is in the buffer after that.
 pub fn run(
     index: usize,
     workers: usize,
@@ -37,9 +40,12 @@ pub fn run(
     let mut pause = IDLE;
     let (mut next_settle, mut lost) = (0, 0);
     let mut next_tick = bpf::boot_time() + SECOND;
+    let mut deadline = None;
     loop {
-        let last = stop.load(Ordering::Acquire);
         let now = bpf::boot_time();
+        if stop.load(Ordering::Acquire) {
+            deadline.get_or_insert(now + LAST_READ);
+        }
         let (mut events, mut is_drained) = (0u64, true);
         pipeline.pass(pipeline.progress.settled(), |pass| {
             let drained = reader.drain(PATIENCE, |bytes| {
@@ -74,11 +80,11 @@ pub fn run(
                 }
             }
         });
+        if deadline.is_some_and(|deadline| is_drained || now > deadline) {
+            return;
+        }
         if !is_drained {
             continue;
-        }
-        if last {
-            return;
         }
         pause = if events > 0 { BUSY } else { (pause * 2).min(IDLE) };
         reader.wait(pause);

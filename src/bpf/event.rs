@@ -1,4 +1,4 @@
-//! Events as the kernel sent them: heads copied out, since perf samples are 4-byte aligned at best; payloads borrowed.
+//! Events as the kernel sent them: heads copied out, since those of a recording lie anywhere; payloads borrowed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -167,7 +167,7 @@ pub(super) fn copied<T: Plain + Default>(bytes: &[u8]) -> Option<T> {
 }
 
 impl<'a> Event<'a> {
-    /// An event from a perf sample or a recording; none where the bytes are not one.
+    /// An event from a buffer or a recording; none where the bytes are not one.
     pub fn parse(bytes: &'a [u8]) -> Option<Event<'a>> {
         let head: types::event_head = copied(bytes)?;
         match types::event_kind(head.kind) {
@@ -193,7 +193,6 @@ impl<'a> Event<'a> {
             types::event_kind::EVENT_OPEN => {
                 let event: types::open_event = copied(bytes)?;
                 let mut info = SocketInfo::from_kernel(&event.connection);
-                info.owner = Owner::from_kernel(info.owner.pid, &event.owner);
                 if u32::from(event.connection.family) == libc::AF_UNIX as u32 {
                     info.local = Address::Unix(unix_path(&event.local_path, event.local_path_len));
                     info.remote = Address::Unix(unix_path(&event.remote_path, event.remote_path_len));
@@ -233,7 +232,8 @@ impl<'a> Event<'a> {
 
 impl Owner {
     fn from_kernel(pid: u32, owner: &types::owner) -> Owner {
-        Owner { pid, started: owner.started, exec_id: owner.exec_id, user_id: Some(owner.uid) }
+        let is_known = owner.started != 0;
+        Owner { pid, started: owner.started, exec_id: owner.exec_id, user_id: is_known.then_some(owner.uid) }
     }
 }
 
@@ -286,7 +286,7 @@ impl SocketInfo {
         SocketInfo {
             connection: c.id,
             socket: c.socket,
-            owner: Owner { pid: c.pid, ..Owner::default() },
+            owner: Owner::from_kernel(c.pid, &c.owner),
             netns: c.netns,
             role: Role::from_kernel(c.role),
             opened: (c.opened != 0).then_some(c.opened),

@@ -73,6 +73,8 @@ pub struct Kernel {
     connections: MapHandle,
     unix_connections: MapHandle,
     path: CapturePath,
+    /// Bytes for the events of one CPU.
+    buffer: usize,
 }
 
 // SAFETY: the skeleton holds pointers into libbpf's objects. What workers share is `orders` (atomics) and the map
@@ -82,13 +84,14 @@ unsafe impl Sync for Kernel {}
 unsafe impl Send for Kernel {}
 
 impl Kernel {
-    /// Loads the programs for `path`. Nothing runs before [`Kernel::attach`].
-    pub fn load(path: CapturePath, tap: Tap) -> Result<Kernel> {
+    /// Loads the programs for `path`. Nothing runs before [`Kernel::attach`]. `buffer`: bytes for the events of one CPU.
+    pub fn load(path: CapturePath, tap: Tap, buffer: usize) -> Result<Kernel> {
         let cpus = libbpf_rs::num_possible_cpus().context("cannot tell the number of CPUs")?;
         // Leaked: the skeleton borrows it, and there is one for the life of the process.
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
         let mut open = SidetapSkelBuilder::default().open(storage).context("cannot open the BPF object")?;
         open.maps.scratches.set_max_entries(cpus as u32).context("cannot size the BPF map `scratches`")?;
+        open.maps.buffers.set_max_entries(cpus as u32).context("cannot size the BPF map `buffers`")?;
         choose_programs(&mut open, path);
         let skel = open.load().with_context(|| {
             format!(
@@ -105,6 +108,7 @@ impl Kernel {
             links: Vec::new(),
             skel,
             path,
+            buffer,
         };
         kernel.set_tap(tap);
         Ok(kernel)
@@ -139,14 +143,19 @@ impl Kernel {
         Ok(())
     }
 
-    /// Opens the event buffer of every CPU, `bytes` each.
-    pub fn readers(&self, bytes: usize) -> Result<Vec<Reader>> {
+    /// Opens the event buffer of every CPU.
+    pub fn readers(&self) -> Result<Vec<Reader>> {
         let cpus = libbpf_rs::num_possible_cpus()?;
-        let events = self.skel.maps.events.as_fd().as_raw_fd();
-        let readers: Vec<Reader> = (0..cpus)
-            .filter(|&cpu| is_online(cpu))
-            .map(|cpu| Reader::open(events, cpu, bytes))
-            .collect::<Result<_>>()?;
+        let open = |cpu: usize| {
+            let reader = Reader::open(cpu, self.buffer)?;
+            let (key, fd) = ((cpu as u32).to_ne_bytes(), reader.map().to_ne_bytes());
+            let buffers = &self.skel.maps.buffers;
+            buffers
+                .update(&key, &fd, MapFlags::ANY)
+                .with_context(|| format!("cannot give CPU {cpu} its event buffer"))?;
+            Ok(reader)
+        };
+        let readers: Vec<Reader> = (0..cpus).filter(|&cpu| is_online(cpu)).map(open).collect::<Result<_>>()?;
         if readers.is_empty() {
             bail!("no CPU is online");
         }
@@ -163,6 +172,7 @@ impl Kernel {
         };
         let settings = types::settings {
             slf: std::process::id(),
+            watermark: Reader::watermark(self.buffer) as u32,
             role: role.0 as u8,
             ignore_loopback: tap.ignore_loopback.into(),
             filter_processes: tap.filter_processes.into(),

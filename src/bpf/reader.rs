@@ -1,132 +1,195 @@
-//! One CPU's perf buffer. `libbpf_rs::PerfBuffer` reads all CPUs from one thread; here each worker has its own.
+//! One CPU's event buffer: a BPF ring buffer of its own, read by one thread.
+//!
+//! libbpf maps the whole of a ring buffer, twice, which would count as memory of ours; here a window is mapped for each
+//! look at what is new. Nobody is woken for an event: a reader sleeps for a time, or until the programs wake it because
+//! the buffer is filling.
 
-use std::ffi::{c_int, c_void};
-use std::os::fd::RawFd;
+use std::ffi::c_void;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context, Result};
+use libbpf_rs::{MapHandle, MapType};
 use libbpf_sys as sys;
 
-/// Called with each event's bytes; alive only while `drain` runs.
-type Callback<'a> = &'a mut dyn FnMut(&[u8]);
+/// Bytes of the buffer mapped at once: more than the largest record.
+const WINDOW: usize = 1 << 20;
 
-/// Bytes after which libbpf gives the room back to the kernel: while a whole buffer was being read it would stay full.
-const PORTION: usize = 256 << 10;
+/// A record is a header of 8 bytes, the first 4 its length and flags, then the event (kernel/bpf/ringbuf.c).
+const HEADER: usize = sys::BPF_RINGBUF_HDR_SZ as usize;
 
-/// What `on_record` needs.
-#[derive(Default)]
-struct Context {
-    callback: Option<NonNull<Callback<'static>>>,
-    /// Bytes left of the portion.
-    left: usize,
-}
+/// The programs wake a reader when its buffer has been filled by one part in so many.
+const WATERMARK: usize = 4;
 
 pub struct Reader {
-    buffer: NonNull<sys::perf_buffer>,
-    // Boxed: libbpf keeps its address.
-    context: Box<Context>,
+    map: MapHandle,
+    /// How far we have read; the kernel writes where that is not.
+    consumer: Mapping,
+    /// How far the kernel has written.
+    producer: Mapping,
+    bytes: usize,
+    wakeups: OwnedFd,
     pub cpu: usize,
 }
 
-// SAFETY: a perf_buffer has no thread affinity; it is only used through `&mut self`.
-unsafe impl Send for Reader {}
+/// How a look at the buffer ended.
+enum Seen {
+    All,
+    /// There is more behind the window.
+    Window,
+}
 
 impl Reader {
-    /// Opens the buffer of one CPU, `bytes` large (a power of two of pages), waking its reader when a quarter is full.
-    pub(super) fn open(events: RawFd, cpu: usize, bytes: usize) -> Result<Reader> {
-        let page = 4096;
-        let mut attr = sys::perf_event_attr {
-            type_: sys::PERF_TYPE_SOFTWARE,
-            size: size_of::<sys::perf_event_attr>() as u32,
-            config: u64::from(sys::PERF_COUNT_SW_BPF_OUTPUT),
-            sample_type: u64::from(sys::PERF_SAMPLE_RAW),
-            ..Default::default()
-        };
-        attr.__bindgen_anon_1.sample_period = 1;
-        attr.set_watermark(1);
-        attr.__bindgen_anon_2.wakeup_watermark = (bytes / 4) as u32;
+    /// Makes the buffer of one CPU, `bytes` large (a power of two of pages). Answers its map, too, which the programs
+    /// find it by.
+    pub(super) fn open(cpu: usize, bytes: usize) -> Result<Reader> {
+        let name = format!("buffer_{cpu}");
+        let what = || format!("cannot make the event buffer of CPU {cpu} ({bytes} bytes)");
+        let options = sys::bpf_map_create_opts { sz: size_of::<sys::bpf_map_create_opts>() as _, ..Default::default() };
+        let size = u32::try_from(bytes).with_context(what)?;
+        let map = MapHandle::create(MapType::RingBuf, Some(name), 0, 0, size, &options).with_context(what)?;
+        let fd = map.as_fd().as_raw_fd();
+        Ok(Reader {
+            consumer: Mapping::new(fd, 0, page_size(), libc::PROT_READ | libc::PROT_WRITE).with_context(what)?,
+            producer: Mapping::new(fd, page_size(), page_size(), libc::PROT_READ).with_context(what)?,
+            wakeups: wakeups_of(fd).with_context(what)?,
+            map,
+            bytes,
+            cpu,
+        })
+    }
 
-        let mut context = Box::<Context>::default();
-        let (mut cpus, mut keys) = ([cpu as c_int], [cpu as c_int]);
-        let options = sys::perf_buffer_raw_opts {
-            sz: size_of::<sys::perf_buffer_raw_opts>() as _,
-            cpu_cnt: 1,
-            cpus: cpus.as_mut_ptr(),
-            map_keys: keys.as_mut_ptr(),
-            ..Default::default()
-        };
-        // SAFETY: all pointers are valid for the call; `context` is boxed and lives as long as the buffer.
-        let buffer = unsafe {
-            sys::perf_buffer__new_raw(
-                events,
-                (bytes / page) as _,
-                &mut attr,
-                Some(on_record),
-                (&raw mut *context).cast::<c_void>(),
-                &options,
-            )
-        };
-        let buffer = NonNull::new(buffer)
-            .ok_or_else(std::io::Error::last_os_error)
-            .with_context(|| format!("cannot open the event buffer of CPU {cpu} ({bytes} bytes)"))?;
-        Ok(Reader { buffer, context, cpu })
+    /// The fill, in bytes, at which the reader of a buffer of `bytes` is woken.
+    pub(super) fn watermark(bytes: usize) -> usize {
+        bytes / WATERMARK
+    }
+
+    pub(super) fn map(&self) -> RawFd {
+        self.map.as_fd().as_raw_fd()
     }
 
     /// Waits until the buffer has reached its watermark or the time is up.
     pub fn wait(&self, timeout: Duration) {
-        // SAFETY: the buffer is valid and has one CPU, at index 0.
-        let fd = unsafe { sys::perf_buffer__buffer_fd(self.buffer.as_ptr(), 0) };
-        let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let timeout = libc::timespec { tv_sec: timeout.as_secs() as _, tv_nsec: timeout.subsec_nanos() as _ };
-        // SAFETY: one valid pollfd; no signal mask. An interruption is as good as a timeout.
-        unsafe { libc::ppoll(&mut poll, 1, &timeout, std::ptr::null()) };
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: room for one event. An interruption is as good as a timeout.
+        unsafe { libc::epoll_wait(self.wakeups.as_raw_fd(), &raw mut event, 1, timeout) };
     }
 
     /// Hands the events in the buffer to `callback`, oldest first, for about as long as `patience`. Answers whether it
     /// has reached the end.
     pub fn drain(&mut self, patience: Duration, mut callback: impl FnMut(&[u8])) -> Result<bool> {
         let start = Instant::now();
-        let mut callback: Callback = &mut callback;
-        // The lifetime ends with this function, as the context is emptied before it returns.
-        self.context.callback = NonNull::new((&raw mut callback).cast::<Callback<'static>>());
-        let result = loop {
-            self.context.left = PORTION;
-            // SAFETY: the buffer is valid; `on_record` finds `callback` through the context and nowhere else.
-            let result = unsafe { sys::perf_buffer__consume_buffer(self.buffer.as_ptr(), 0) };
-            let is_end = self.context.left > 0;
-            if result < 0 || is_end || start.elapsed() > patience {
-                break if result < 0 { Err(std::io::Error::from_raw_os_error(-result)) } else { Ok(is_end) };
-            }
-        };
-        self.context.callback = None;
-        result.with_context(|| format!("cannot read the event buffer of CPU {}", self.cpu))
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        // SAFETY: made by perf_buffer__new_raw and not freed before.
-        unsafe { sys::perf_buffer__free(self.buffer.as_ptr()) };
-    }
-}
-
-/// A record: `struct perf_event_header`, then for a sample a 32-bit size and as many bytes (perf_event_open(2)).
-unsafe extern "C" fn on_record(context: *mut c_void, _cpu: c_int, header: *mut sys::perf_event_header) -> c_int {
-    // SAFETY: the context is the reader's, which nothing else touches while libbpf reads; libbpf hands out a whole
-    // record of `header.size` bytes.
-    unsafe {
-        let context = &mut *context.cast::<Context>();
-        context.left = context.left.saturating_sub(usize::from((*header).size));
-        // What did not fit is counted where it happened, in the kernel programs, by kind.
-        if (*header).type_ == sys::PERF_RECORD_SAMPLE {
-            let body = header.cast::<u8>().add(size_of::<sys::perf_event_header>());
-            let room = usize::from((*header).size).saturating_sub(size_of::<sys::perf_event_header>() + 4);
-            let size = (body.cast::<u32>().read_unaligned() as usize).min(room);
-            if let Some(mut callback) = context.callback {
-                (callback.as_mut())(std::slice::from_raw_parts(body.add(4), size));
+        loop {
+            let seen = self
+                .read_window(&mut callback)
+                .with_context(|| format!("cannot read the event buffer of CPU {}", self.cpu))?;
+            match seen {
+                Seen::All => return Ok(true),
+                Seen::Window if start.elapsed() > patience => return Ok(false),
+                Seen::Window => {}
             }
         }
-        if context.left > 0 { sys::LIBBPF_PERF_EVENT_CONT } else { sys::LIBBPF_PERF_EVENT_DONE }
+    }
+
+    fn read_window(&mut self, callback: &mut impl FnMut(&[u8])) -> Result<Seen> {
+        // The kernel counts with `unsigned long` and never turns back.
+        let mut read = self.consumer.counter().load(Ordering::Relaxed);
+        let unread = self.producer.counter().load(Ordering::Acquire).wrapping_sub(read);
+        if unread == 0 {
+            return Ok(Seen::All);
+        }
+        let lead = read % page_size();
+        let first = read % self.bytes - lead;
+        let len = (lead + unread).min(WINDOW);
+        // Behind the counters' pages the buffer lies twice in a row, so that what wraps is whole.
+        let window = Mapping::new(self.map(), 2 * page_size() + first, len, libc::PROT_READ)?;
+        let mut at = lead;
+        while let Some(header) = window.get(at, HEADER) {
+            // SAFETY: records begin at multiples of 8 bytes, and `get` has checked that the header is in the window.
+            let length = unsafe { header.cast::<AtomicU32>().as_ref() }.load(Ordering::Acquire);
+            if length & sys::BPF_RINGBUF_BUSY_BIT != 0 {
+                // Still being written.
+                return Ok(Seen::All);
+            }
+            let size = (length & !sys::BPF_RINGBUF_DISCARD_BIT) as usize;
+            let Some(event) = window.get(at + HEADER, size) else { break };
+            if length & sys::BPF_RINGBUF_DISCARD_BIT == 0 {
+                // SAFETY: within the window, and the kernel leaves it alone until the counter has passed it.
+                callback(unsafe { std::slice::from_raw_parts(event.as_ptr(), size) });
+            }
+            let whole = (HEADER + size).next_multiple_of(HEADER);
+            at += whole;
+            read = read.wrapping_add(whole);
+            self.consumer.counter().store(read, Ordering::Release);
+        }
+        Ok(if at - lead < unread { Seen::Window } else { Seen::All })
+    }
+}
+
+/// Says when the programs wake the reader, once each time: asked in the ordinary way, the map is readable whenever it
+/// holds anything.
+fn wakeups_of(map: RawFd) -> Result<OwnedFd> {
+    let mut event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: 0 };
+    // SAFETY: a new file descriptor, owned from here on; `event` is valid for the call.
+    unsafe {
+        let epoll = libc::epoll_create1(libc::EPOLL_CLOEXEC);
+        if epoll < 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        let epoll = OwnedFd::from_raw_fd(epoll);
+        if libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, map, &raw mut event) < 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        Ok(epoll)
+    }
+}
+
+fn page_size() -> usize {
+    // SAFETY: no pointers.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// A part of a buffer's file, mapped while this lives.
+struct Mapping {
+    address: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping belongs to the process; what several threads may touch goes through atomics.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// `offset`: a multiple of the page size.
+    fn new(map: RawFd, offset: usize, len: usize, access: i32) -> Result<Mapping> {
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let address =
+            unsafe { libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, map, offset as libc::off_t) };
+        if address == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error()).context("cannot map it");
+        }
+        Ok(Mapping { address: NonNull::new(address.cast()).context("it is mapped at 0")?, len })
+    }
+
+    /// The counter at the start of a page of counters.
+    fn counter(&self) -> &AtomicUsize {
+        // SAFETY: a page is large enough and aligned; both sides use it as an atomic `unsigned long`.
+        unsafe { self.address.cast::<AtomicUsize>().as_ref() }
+    }
+
+    /// `len` bytes at `at`, where the mapping has them.
+    fn get(&self, at: usize, len: usize) -> Option<NonNull<u8>> {
+        let end = at.checked_add(len)?;
+        // SAFETY: within the mapping.
+        (end <= self.len).then(|| unsafe { self.address.add(at) })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped with this length, and unmapped once.
+        unsafe { libc::munmap(self.address.as_ptr().cast::<c_void>(), self.len) };
     }
 }

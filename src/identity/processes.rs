@@ -393,7 +393,8 @@ impl Pid {
     /// the event does not say, the latest.
     fn position(&self, owner: &Owner) -> Option<usize> {
         if owner.started == 0 {
-            return self.lives.len().checked_sub(1);
+            let when = |(_, life): &(usize, &Life)| (life.process.started, life.exec_id);
+            return self.lives.iter().enumerate().max_by_key(when).map(|(position, _)| position);
         }
         let of_exec = |exec_id: u32| {
             let is_it = |life: &Life| is_same(life.process.started, owner.started) && life.exec_id == exec_id;

@@ -71,6 +71,11 @@ impl Outbox {
         Ok((Outbox { queues, memory, stats, queued: Arc::default(), patient: false }, SinkThreads { threads }))
     }
 
+    /// Bytes that wait for the sinks.
+    pub fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
     /// For a replay: from now on `send` waits for room.
     pub fn be_patient(&mut self) {
         self.patient = true;
@@ -78,7 +83,7 @@ impl Outbox {
 
     /// Never waits, unless told to be patient. `bytes`: what the records weigh, counted in memory; given back when all sinks are done.
     pub fn send(&self, records: Vec<Record>, bytes: usize) {
-        let is_full = || self.queued.load(Ordering::Relaxed) > self.memory.ceiling() / 2;
+        let is_full = || self.queued() > self.memory.ceiling() / 2;
         while self.patient && is_full() {
             thread::sleep(Duration::from_millis(1));
         }

@@ -297,10 +297,11 @@ mod tests {
         let took = watched.until(|now| now.facts("d").is_some());
         assert!(took < Duration::from_secs(1), "{took:?}");
         fake.put("default", "d", &[("nerdctl/name", "renamed")]);
-        fake.happened("moby", "/containers/create", "d");
+        fake.happened("moby", "/containers/create", "b");
         fake.happened("default", "/tasks/start", "d");
         fake.happened("default", "/containers/update", "d");
         watched.until(|now| now.facts("d").unwrap().name == "renamed");
+        assert!(watched.facts("b").is_none(), "docker's");
         fake.state().containers.remove(&("default".into(), "d".into()));
         fake.happened("default", "/containers/delete", "d");
         watched.until(|now| now.names().last().is_some_and(|last| last == "renamed"));
@@ -368,8 +369,8 @@ mod tests {
         for (list, events, expected) in [
             ((|| Reply::Messages(vec![vec![0x0a, 0x05, 0x0a]])) as fn() -> Reply, silence, "no list of containers"),
             (|| Reply::Messages(vec![b"hello".to_vec()]), silence, "no list of containers"),
-            (|| Reply::Messages(vec![vec![0; 9 << 20]]), silence, "no list of containers"),
-            (|| Reply::Bytes(vec![0, 0xff, 0xff, 0xff, 0xff]), silence, "no list of containers"),
+            (|| Reply::Messages(vec![vec![0; 9 << 20]]), silence, "too large"),
+            (|| Reply::Bytes(vec![0, 0xff, 0xff, 0xff, 0xff]), silence, "too large"),
             (|| Reply::Bytes(vec![1, 0, 0, 0, 1, 0]), silence, "no list of containers"),
             (|| Reply::Bytes(vec![7; 100]), silence, "no list of containers"),
             (|| Reply::Error(13), silence, "Internal"),

@@ -172,17 +172,17 @@ impl Link {
 
     /// Connects to the first place where somebody listens.
     async fn connect(&self) -> Result<UnixStream> {
-        let mut trouble = Absent("no socket to connect to".to_owned());
+        let mut trouble = None;
         for place in self.places.iter().flat_map(|place| with_twin(place)) {
             match connect(&place).await {
                 Ok(stream) => {
                     *self.place.borrow_mut() = place;
                     return Ok(stream);
                 }
-                Err(error) => trouble = Absent(format!("{error:#}")),
+                Err(error) => trouble = trouble.or(Some(Absent(format!("{error:#}")))),
             }
         }
-        Err(trouble.into())
+        Err(trouble.unwrap_or_else(|| Absent("no socket to connect to".to_owned())).into())
     }
 
     /// Its list has been read. Whether the log was told.
@@ -380,6 +380,20 @@ mod tests {
         flapping.known();
         assert_eq!(flapping.lost(&broken(), STEADY), Level::Info, "after a time without trouble");
         assert!(flapping.known());
+    }
+
+    #[test]
+    fn a_new_socket_ends_the_pause() {
+        let directory = fake::Directory::new();
+        let link = Link::new("docker", vec![directory.socket()], Arc::new(Containers::new()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let started = Instant::now();
+        runtime.block_on(async {
+            let listen = async { std::os::unix::net::UnixListener::bind(directory.socket()) };
+            let (_, listener) = tokio::join!(link.wait(LONGEST_PAUSE), listen);
+            listener.unwrap();
+        });
+        assert!(started.elapsed() < LONGEST_PAUSE / 2, "{:?}", started.elapsed());
     }
 
     #[test]

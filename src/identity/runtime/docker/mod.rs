@@ -45,8 +45,10 @@ pub(super) async fn session(link: &Link) -> Result<Infallible> {
             list_at = Instant::now() + LIST_EVERY;
         }
         if let Some(id) = waiting.pop() {
-            let inspected = inspect(link, &id).await;
-            untold.unless_late(inspected).with_context(|| format!("nothing of container {id}"))?;
+            let answer = untold.unless_late(inspect(link, &id).await);
+            if answer.with_context(|| format!("nothing of container {id}"))?.is_some() {
+                waiting.inspected.insert(id);
+            }
         }
         let patience = if waiting.is_empty() { list_at - Instant::now() } else { Duration::ZERO };
         let Ok(event) = timeout(patience, events.next()).await else { continue };
@@ -57,15 +59,16 @@ pub(super) async fn session(link: &Link) -> Result<Infallible> {
     }
 }
 
-/// Reads the list, and has inspected whatever is not known as it says.
+/// Reads the list, and has inspected whatever was not yet or is other than it says.
 async fn list(link: &Link, waiting: &mut Waiting) -> Result<()> {
     let place = link.place.borrow().clone();
     let answer = get(&place, LIST, MAX_LIST, TO_LIST).await?.context("it knows no such request")?;
     let listed: HashMap<String, ContainerFacts> = Listed::read(&answer)?.into_iter().map(Listed::facts).collect();
     link.containers.retain(Source::Docker, |id| listed.contains_key(id));
+    waiting.inspected.retain(|id| listed.contains_key(id));
     for (id, facts) in listed {
         let told = link.containers.told(Source::Docker, &id);
-        if told.as_ref().is_some_and(|told| same_place(told, &facts)) {
+        if waiting.inspected.contains(&id) && told.as_ref().is_some_and(|told| same_place(told, &facts)) {
             continue;
         }
         if told.is_none() {
@@ -100,11 +103,14 @@ async fn inspect(link: &Link, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Containers to be inspected, each once.
+/// Containers to be inspected, each once, and those that were.
 #[derive(Default)]
 struct Waiting {
     order: VecDeque<String>,
+    /// of `order`
     members: HashSet<String>,
+    /// in this session, of those in the last list and those that events named since
+    inspected: HashSet<String>,
 }
 
 impl Waiting {

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::super::super::containers::{Containers, Source};
 use super::super::fake::{Directory, HttpServer, Then, Watched, answer, begin, chunk, session_with};
-use super::super::{Late, Sockets};
-use super::{LIST, get, session};
+use super::super::{Late, Link, Sockets};
+use super::{LIST, Waiting, get, list, session};
 
 const COMPOSE: &str = include_str!("../../../../tests/data/docker/compose.json");
 const TWO_NETWORKS: &str = include_str!("../../../../tests/data/docker/two-networks.json");
@@ -100,6 +102,12 @@ fn numbered(number: usize) -> Value {
     container
 }
 
+/// Names that the list does not give: aliases. Two it does, the container's name and its service.
+fn knows_aliases(watched: &Watched, id: &str) -> bool {
+    let facts = watched.facts(id);
+    facts.is_some_and(|facts| facts.networks.first().is_some_and(|network| network.names.len() > 2))
+}
+
 fn watched(socket: &Path) -> Watched {
     Watched::new(Sockets { docker: Some(socket.to_owned()), ..Sockets::default() })
 }
@@ -111,8 +119,7 @@ fn a_container_is_known_from_its_creation_to_a_while_after_its_end() {
     let first_id = engine.put(&first);
     let _server = engine.serve(&directory.socket());
     let watched = watched(&directory.socket());
-    let aliases = |id: &str| watched.facts(id).map_or(0, |facts| facts.networks.first().map_or(0, |n| n.names.len()));
-    watched.until(|_| aliases(&first_id) > 1);
+    watched.until(|now| knows_aliases(now, &first_id));
     assert_eq!(watched.names(), ["haproxy-demo"]);
 
     let mut second: Value = serde_json::from_str(TWO_NETWORKS).unwrap();
@@ -148,9 +155,7 @@ fn a_container_is_known_from_its_creation_to_a_while_after_its_end() {
     watched.until(|now| now.names() == ["haproxy-demo", "renamed"]);
     engine.remove(&first_id);
     engine.happened(&container_event("destroy", &first_id));
-    // What ended last may come before what ended first, but both are still there.
-    let generation = watched.containers.generation();
-    watched.until(|now| now.containers.generation() > generation || now.names().len() == 2);
+    watched.until(|now| now.containers.told(Source::Docker, &first_id).is_none());
     assert_eq!(watched.facts(&second_id).unwrap().networks[0].addresses.len(), 1, "with its last address");
     assert_eq!(watched.facts(&first_id).unwrap().name, "haproxy-demo");
 }
@@ -211,7 +216,7 @@ fn labels_of_a_mebibyte_are_left_out() {
     let id = engine.put(&container);
     let _server = engine.serve(&directory.socket());
     let watched = watched(&directory.socket());
-    watched.until(|now| now.facts(&id).is_some_and(|facts| facts.networks[0].names.len() > 1));
+    watched.until(|now| knows_aliases(now, &id));
     let facts = watched.facts(&id).unwrap();
     assert!(!facts.labels.contains_key("huge"));
     assert_eq!(facts.labels["team"], "edge");
@@ -224,15 +229,60 @@ fn a_container_that_the_engine_is_stuck_with_leaves_the_others_their_names() {
     for number in 1..4 {
         engine.put(&numbered(number));
     }
-    let engine_too = engine.clone();
-    let _server = HttpServer::new(&directory.socket(), move |target, stream| match target.contains(&stuck) {
-        true => Then::Keep,
-        false => engine_too.answer(target, stream),
+    let (engine_too, lists) = (engine.clone(), Arc::new(AtomicUsize::new(0)));
+    let count = lists.clone();
+    let _server = HttpServer::new(&directory.socket(), move |target, stream| {
+        count.fetch_add(usize::from(target == LIST), Ordering::SeqCst);
+        if target.contains(&stuck) { Then::Keep } else { engine_too.answer(target, stream) }
     });
     let watched = watched(&directory.socket());
-    let aliases = |number: usize| watched.facts(&format!("{number:064x}")).map_or(0, |f| f.networks[0].names.len());
-    watched.until(|_| (1..4).all(|number| aliases(number) > 1));
+    watched.until(|now| (1..4).all(|number| knows_aliases(now, &format!("{number:064x}"))));
     assert_eq!(watched.facts(&format!("{:064x}", 0)).unwrap().name, "web-0", "from the list");
+    assert_eq!(lists.load(Ordering::SeqCst), 1, "in one session");
+}
+
+#[test]
+fn a_list_read_again_finds_what_no_event_told() {
+    let (directory, engine) = (Directory::new(), Engine::default());
+    let (kept, ended) = (engine.put(&numbered(1)), engine.put(&numbered(2)));
+    let _server = engine.serve(&directory.socket());
+    let containers = Arc::new(Containers::new());
+    let link = Link::new("docker", vec![directory.socket()], containers.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut waiting = Waiting::default();
+    let mut waits = || {
+        runtime.block_on(list(&link, &mut waiting)).unwrap();
+        let waits: Vec<String> = std::iter::from_fn(|| waiting.pop()).collect();
+        waiting.inspected.extend(waits.clone());
+        waits.len()
+    };
+    assert_eq!((waits(), waits()), (2, 0), "what is known is not asked for again");
+    engine.remove(&ended);
+    assert_eq!(waits(), 0);
+    assert!(containers.told(Source::Docker, &ended).is_none());
+    let mut renamed = numbered(1);
+    renamed["Name"] = "/renamed".into();
+    engine.put(&renamed);
+    assert_eq!(waits(), 1);
+    assert!(containers.told(Source::Docker, &kept).is_some());
+}
+
+#[test]
+fn an_engine_that_is_killed_while_it_tells_is_asked_for_the_rest() {
+    let (directory, engine) = (Directory::new(), Engine::default());
+    let id = engine.put(&numbered(1));
+    let engine_too = engine.clone();
+    let server =
+        HttpServer::new(&directory.socket(), move |target, stream| match target.starts_with("/containers/0") {
+            true => Then::Close,
+            false => engine_too.answer(target, stream),
+        });
+    let watched = watched(&directory.socket());
+    watched.until(|now| now.names() == ["web-1"]);
+    drop(server);
+    std::fs::remove_file(directory.socket()).unwrap();
+    let _server = engine.serve(&directory.socket());
+    watched.until(|now| knows_aliases(now, &id));
 }
 
 #[test]
