@@ -14,6 +14,7 @@ enum event_kind {
 	EVENT_EXEC = 5,
 	EVENT_EXIT = 6,
 	EVENT_FORK = 7,
+	EVENT_DNS = 8,
 };
 
 enum direction {
@@ -66,6 +67,7 @@ enum counter {
 	COUNT_LOST_END,
 	COUNT_LOST_CLOSE,
 	COUNT_LOST_PROCESS,
+	COUNT_LOST_DNS,   /* only names are */
 	COUNT_FAULTS,     /* payload not readable: the bytes became a gap */
 	COUNT_TABLE_FULL, /* no room for another connection */
 	COUNT_LEFT_OUT,   /* calls of processes and connections that filters leave out */
@@ -89,6 +91,8 @@ enum limit {
 	NAME_MAX_LEN = 256,
 	/* names of a process's event; a power of two minus one, for the verifier's mask */
 	PROCESS_TEXT_MAX = 0xfff,
+	/* of a DNS message; a power of two minus one, for the verifier's mask */
+	DNS_MAX = 0xfff,
 	/* components and mounts of an executable's path; levels of a control group's */
 	PATH_DEPTH = 40,
 	CGROUP_DEPTH = 20,
@@ -196,6 +200,14 @@ struct exit_event {
 	__u64 started;
 };
 
+/* An answer that a process received from a DNS server over UDP. `attached` bytes follow. */
+struct dns_event {
+	struct event_head head;
+	struct connection connection; /* the two ends, as of a TCP connection; each answer has an id of its own */
+	__u32 moved;
+	__u32 attached;
+};
+
 /* User space writes, the kernel reads; valid while `connection` is the id it is read for. */
 struct order {
 	__u64 connection;
@@ -203,6 +215,14 @@ struct order {
 	__u8 skips[2];    /* whether skip_to is set */
 	__u8 verdict;
 	__u8 pad[5];
+};
+
+/* What user space says of a process, if it is still the same and the same program; zeros: whatever it is. */
+struct judgement {
+	__u64 started;
+	__u32 exec_id;
+	__u8 verdict; /* enum process_verdict */
+	__u8 pad[3];
 };
 
 /* Set by user space before and while we run. */
@@ -219,6 +239,9 @@ _Static_assert(sizeof(struct event_head) == 16, "layout");
 _Static_assert(sizeof(struct data_event) == 48, "layout");
 _Static_assert(sizeof(struct connection) == 128, "layout");
 _Static_assert(sizeof(struct order) == 24, "layout");
+_Static_assert(sizeof(struct judgement) == 16, "layout");
+_Static_assert(sizeof(struct dns_event) == 152, "layout");
+_Static_assert((DNS_MAX & (DNS_MAX + 1)) == 0, "the verifier's mask");
 _Static_assert(sizeof(struct process_event) == 64, "layout");
 _Static_assert((PROCESS_TEXT_MAX & (PROCESS_TEXT_MAX + 1)) == 0, "the verifier's mask");
 _Static_assert((PAYLOAD_MAX & (PAYLOAD_MAX + 1)) == 0, "the verifier's mask");

@@ -62,14 +62,14 @@ struct {
 } listeners SEC(".maps");
 
 /*
- * Process to enum process_verdict; from user space's decision or fork to exec or exit; key: thread group id. A decision
+ * Process to what user space says of it; from its decision or fork to exec or exit; key: thread group id. A decision
  * may come after the process's end: the least used make room.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
 	__type(key, __u32);
-	__type(value, __u8);
+	__type(value, struct judgement);
 } processes SEC(".maps");
 
 /*
@@ -101,6 +101,10 @@ struct scratch {
 			__u8 payload[2 * (PAYLOAD_MAX + 1)];
 		};
 		struct open_event open;
+		struct {
+			struct dns_event dns;
+			__u8 message[DNS_MAX + 1];
+		};
 		struct {
 			struct process_event process;
 			char text[PROCESS_TEXT_MAX + 1 + NAME_MAX_LEN];

@@ -149,14 +149,16 @@ SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *child)
 {
 	__u32 pid = current_pid(), child_pid = BPF_CORE_READ(child, tgid);
-	__u8 *verdict, inherited;
+	struct judgement *judgement, inherited;
 
 	/* Not for threads. */
 	if (BPF_CORE_READ(child, pid) != child_pid || BPF_CORE_READ(child, flags) & PF_KTHREAD)
 		return 0;
-	verdict = bpf_map_lookup_elem(&processes, &pid);
-	if (verdict) {
-		inherited = *verdict;
+	judgement = bpf_map_lookup_elem(&processes, &pid);
+	if (judgement) {
+		inherited = *judgement;
+		if (inherited.started)
+			inherited.started = BPF_CORE_READ(child, start_boottime);
 		bpf_map_update_elem(&processes, &child_pid, &inherited, BPF_ANY);
 	} else {
 		/* One of an earlier process, judged after its end. */

@@ -19,8 +19,10 @@ union {
 	struct end_event end;
 	struct close_event close;
 	struct process_event process;
+	struct dns_event dns;
 	struct exit_event exit;
 	struct order order;
+	struct judgement judgement;
 	enum event_kind event_kind;
 	enum direction direction;
 	enum role role;

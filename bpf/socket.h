@@ -219,17 +219,24 @@ static __always_inline bool is_left_out(const struct connection *c)
 	return settings.role && c->role && c->role != settings.role;
 }
 
-/* Filters that the process decides. An unknown process is let through: user space answers with a verdict. */
+/* Filters that the current process decides. An unknown one is let through: user space answers with a verdict. */
 static __always_inline bool is_process_left_out(__u32 pid)
 {
-	__u8 *verdict;
+	const struct judgement *judgement;
+	struct owner now;
 
 	if (pid == settings.self)
 		return true;
 	if (!settings.filter_processes)
 		return false;
-	verdict = bpf_map_lookup_elem(&processes, &pid);
-	return verdict && *verdict == PROCESS_LEFT_OUT;
+	judgement = bpf_map_lookup_elem(&processes, &pid);
+	if (!judgement || judgement->verdict != PROCESS_LEFT_OUT)
+		return false;
+	if (!judgement->started)
+		return true;
+	/* It may have been of the program before this one, and come late. */
+	fill_owner(&now, (struct task_struct *)bpf_get_current_task());
+	return judgement->started == now.started && judgement->exec_id == now.exec_id;
 }
 
 #endif

@@ -3,6 +3,7 @@
  * The socket path (kernels from 6.3 on): one program run per send or receive of a socket, after it happened. No other
  * system call pays anything.
  */
+#include "dns.h"
 #include "io.h"
 
 static __always_inline void on_length(struct sock *sk, __s32 moved, int flags, __u8 direction)
@@ -16,12 +17,15 @@ static __always_inline void on_length(struct sock *sk, __s32 moved, int flags, _
 		return;
 	call.pid = current_pid();
 	call.connection = tapped_connection(sk, call.pid);
-	if (!call.connection)
+	task = bpf_get_current_task_btf();
+	if (!call.connection) {
+		if (direction == RECEIVED && !(flags & MSG_TRUNC) && has_syscall(task))
+			on_datagram(sk, call.pid, (struct pt_regs *)bpf_task_pt_regs(task), moved);
 		return;
+	}
 	call.direction = direction;
 	call.moved = moved;
 	call.position = position_before(call.connection, sk, direction, moved);
-	task = bpf_get_current_task_btf();
 	if (has_syscall(task) && !(direction == RECEIVED && flags & MSG_TRUNC))
 		source_of_call(&call.from, (struct pt_regs *)bpf_task_pt_regs(task), moved);
 	emit_call(&call);

@@ -184,9 +184,9 @@ fn judge_running(pipeline: &Pipeline, kernel: &Kernel) {
     }
     let running = pipeline.processes.running();
     let mut left_out = 0;
-    for process in &running {
+    for (owner, process) in &running {
         let is_left_out = filters.verdict(process) == Tapped::No;
-        kernel.judge(process.pid, is_left_out);
+        kernel.judge(owner, is_left_out);
         left_out += usize::from(is_left_out);
         if is_left_out && process.binary() == "haproxy" {
             log::warn!(

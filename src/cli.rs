@@ -1,5 +1,6 @@
 //! The command line: what can be typed, nothing of what it does.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -59,13 +60,13 @@ pub struct Run {
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub memory_limit: u32,
     /// Socket of docker, for names of containers; empty: do not ask [default: DOCKER_HOST, else /var/run/docker.sock]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = socket)]
     pub docker_socket: Option<PathBuf>,
     /// Socket of containerd; empty: do not ask [default: the usual places]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = socket)]
     pub containerd_socket: Option<PathBuf>,
     /// Socket of a runtime that Kubernetes uses, for names of pods; empty: do not ask [default: the usual places]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = socket)]
     pub cri_socket: Option<PathBuf>,
     /// Attach everything and capture nothing, to measure what that costs
     #[arg(long, hide = true)]
@@ -97,6 +98,11 @@ pub enum LogEncoding {
     Json,
 }
 
+/// Unlike other paths, it may be empty.
+fn socket(text: &str) -> Result<PathBuf, Infallible> {
+    Ok(text.into())
+}
+
 fn power_of_two(text: &str) -> Result<usize, String> {
     let kib: usize = text.parse().map_err(|_| "not a number".to_owned())?;
     if kib.is_power_of_two() && (16..=1 << 20).contains(&kib) {
@@ -122,6 +128,13 @@ mod tests {
         let cli = Cli::parse_from(["sidetap", "run", "--config", "/a", "--log-level", "debug"]);
         assert!(matches!(cli.command, Some(Command::Run(run)) if run.config == Some("/a".into())));
         assert_eq!(cli.log.log_level, LogLevel::Debug);
+    }
+
+    #[test]
+    fn a_runtime_is_not_asked_where_its_socket_is_empty() {
+        let run = Cli::parse_from(["sidetap", "--docker-socket", "", "--cri-socket=/run/crio.sock"]).run;
+        assert_eq!((run.docker_socket, run.containerd_socket), (Some("".into()), None));
+        assert_eq!(run.cri_socket, Some("/run/crio.sock".into()));
     }
 
     #[test]

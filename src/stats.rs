@@ -55,6 +55,7 @@ impl Stats {
             ("lost.buffer_events", kernel.lost_data),
             ("lost.connection_events", kernel.lost_connections),
             ("lost.process_events", kernel.lost_processes),
+            ("lost.dns_events", kernel.lost_dns),
             ("lost.bytes", self.lost_bytes.get()),
             ("lost.unknown_connections", self.lost_connections.get()),
             ("lost.identities", self.lost_identities.get()),

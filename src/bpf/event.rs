@@ -129,6 +129,13 @@ pub enum Event<'a> {
         info: Box<SocketInfo>,
         final_positions: [u32; 2],
     },
+    /// An answer that a process received from a DNS server over UDP: `moved` bytes, the first of them here.
+    Dns {
+        time: u64,
+        info: Box<SocketInfo>,
+        moved: u32,
+        message: &'a [u8],
+    },
     /// A process was made or has become another program.
     Process {
         time: u64,
@@ -154,6 +161,8 @@ unsafe impl Plain for types::end_event {}
 unsafe impl Plain for types::close_event {}
 // SAFETY: as above.
 unsafe impl Plain for types::process_event {}
+// SAFETY: as above.
+unsafe impl Plain for types::dns_event {}
 // SAFETY: as above.
 unsafe impl Plain for types::exit_event {}
 // SAFETY: as above.
@@ -215,6 +224,13 @@ impl<'a> Event<'a> {
                     info: Box::new(SocketInfo::from_kernel(&event.connection)),
                     final_positions: event.connection.r#final,
                 })
+            }
+            types::event_kind::EVENT_DNS => {
+                let event: types::dns_event = copied(bytes)?;
+                let start = size_of::<types::dns_event>();
+                let message = bytes.get(start..start.checked_add(event.attached as usize)?)?;
+                let info = Box::new(SocketInfo::from_kernel(&event.connection));
+                Some(Event::Dns { time: head.time, info, moved: event.moved, message })
             }
             types::event_kind::EVENT_EXEC | types::event_kind::EVENT_FORK => {
                 let event: types::process_event = copied(bytes)?;

@@ -9,7 +9,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle};
 use libbpf_sys as sys;
 
-use super::event::{SocketInfo, copied};
+use super::event::{Owner, SocketInfo, copied};
 use super::orders::{Order, Orders};
 use super::reader::Reader;
 use super::skel::{OpenSidetapSkel, SidetapSkel, SidetapSkelBuilder};
@@ -58,6 +58,7 @@ pub struct Counters {
     pub lost_data: u64,
     pub lost_connections: u64,
     pub lost_processes: u64,
+    pub lost_dns: u64,
     pub faults: u64,
     pub table_full: u64,
     pub left_out: u64,
@@ -205,6 +206,7 @@ impl Kernel {
                 + get(types::counter::COUNT_LOST_END)
                 + get(types::counter::COUNT_LOST_CLOSE),
             lost_processes: get(types::counter::COUNT_LOST_PROCESS),
+            lost_dns: get(types::counter::COUNT_LOST_DNS),
             faults: get(types::counter::COUNT_FAULTS),
             table_full: get(types::counter::COUNT_TABLE_FULL),
             left_out: get(types::counter::COUNT_LEFT_OUT),
@@ -217,12 +219,18 @@ impl Kernel {
         self.orders.give(connection, order);
     }
 
-    /// Whether a process is left out; until told, it is not. Forgotten when it ends or becomes another program.
-    pub fn judge(&self, pid: u32, left_out: bool) {
+    /// Whether a process is left out, as long as it is that program; where `process` does not say which, until its end
+    /// or next exec. Until told, it is not left out.
+    pub fn judge(&self, process: &Owner, left_out: bool) {
         let verdict =
             if left_out { types::process_verdict::PROCESS_LEFT_OUT } else { types::process_verdict::PROCESS_TAPPED };
-        // A full map leaves the process tapped in the kernel; user space filters again.
-        let _ = self.processes.update(&pid.to_ne_bytes(), &[verdict.0 as u8], MapFlags::ANY);
+        let is_exact = process.started != 0 && process.exec_id != 0;
+        let (started, exec_id) = if is_exact { (process.started, process.exec_id) } else { (0, 0) };
+        let judgement = types::judgement { started, exec_id, verdict: verdict.0 as u8, ..Default::default() };
+        // SAFETY: plain integers without padding (asserted beside the definition), alive for the call.
+        let value = unsafe { plain::as_bytes(&judgement) };
+        // Where it fails, the process stays tapped in the kernel; user space filters again.
+        let _ = self.processes.update(&process.pid.to_ne_bytes(), value, MapFlags::ANY);
     }
 
     /// The kernel's entry for a socket, while it has one.

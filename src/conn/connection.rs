@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Control;
+use super::dns::Answers;
 use super::stream::{Item, Stream, Why};
 use crate::bpf::{Data, Flow, Order, Role, SocketInfo, Verdict};
 use crate::config::{Settings, Stack, TapDirection, Tapped};
 use crate::exchange::http1::{Gap, Host, Http1, Side, State};
-use crate::exchange::{Connection, ConnectionEvent, Direction, Exchange, Nanos, Process, Protocol, Record};
+use crate::exchange::{Address, Connection, ConnectionEvent, Direction, Exchange, Nanos, Process, Protocol, Record};
 use crate::identity::Processes;
 use crate::plugin;
 use crate::proto::Head;
@@ -25,7 +26,7 @@ const SKIP_MOST: u64 = 1 << 30;
 const IDENTIFIED_WITHIN: u64 = 200_000_000;
 
 /// Memory of a connection's event on its way out.
-const EVENT_WEIGHT: usize = size_of::<Record>() + size_of::<ConnectionEvent>();
+pub(super) const EVENT_WEIGHT: usize = size_of::<Record>() + size_of::<ConnectionEvent>();
 
 /// Records after which a batch is sent in the midst of a pass.
 const BATCH: usize = 256;
@@ -57,7 +58,7 @@ impl Env<'_> {
     }
 
     /// Counts in what was added to `records`; hands them on once they are many.
-    fn added(&mut self, bytes: usize) {
+    pub(super) fn added(&mut self, bytes: usize) {
         self.record_bytes += bytes;
         if self.records.len() >= BATCH {
             self.send();
@@ -100,6 +101,8 @@ pub(super) struct Conn {
     awaiting: Option<Box<Awaiting>>,
     streams: [Stream; 2],
     http: Option<Box<Http1>>,
+    /// It leads to a DNS server.
+    dns: Option<Box<Answers>>,
     /// Left out by process or direction, or speaking something else: only its end is awaited.
     pub(super) ignored: bool,
     /// No event of it goes out.
@@ -165,7 +168,7 @@ impl Conn {
         let filters = &env.settings.tap.filters;
         let left_out = !filters.admits(&process);
         if left_out && filters.verdict(&process) == Tapped::No {
-            env.control.judge(info.owner.pid, true);
+            env.control.judge(&info.owner, true);
         }
         let is_server = match info.role {
             Role::Server => true,
@@ -173,11 +176,7 @@ impl Conn {
             // A Unix socket pair without names: the end that receives first is asked.
             Role::Unknown => self.streams[Flow::Received as usize].is_waiting(),
         };
-        let direction = match (is_server, info.remote.ip()) {
-            (true, _) => Direction::Ingress,
-            (false, Some(ip)) if is_public(ip) => Direction::EgressExternal,
-            (false, _) => Direction::EgressInternal,
-        };
+        let direction = if is_server { Direction::Ingress } else { egress(&info.remote) };
         let connection = Connection {
             id: info.connection,
             direction,
@@ -194,7 +193,10 @@ impl Conn {
             self.streams[1].start_at(base[1]);
         }
         self.socket = info.socket;
-        self.http = (!self.ignored).then(|| Box::new(Http1::new(info.base.is_some())));
+        match Answers::of(info, is_server).filter(|_| !self.ignored) {
+            Some(answers) => self.dns = Some(Box::new(answers)),
+            None => self.http = (!self.ignored).then(|| Box::new(Http1::new(info.base.is_some()))),
+        }
         self.known = Some(Known {
             connection: Arc::new(connection),
             opened: info.opened.map(|opened| env.wall(opened)),
@@ -273,6 +275,12 @@ impl Conn {
     /// Goes as far as what has come, and what time has settled, allow.
     pub(super) fn advance(&mut self, env: &mut Env) {
         let is_idle = self.streams.iter().all(|stream| !stream.is_waiting());
+        if let Some(dns) = &mut self.dns {
+            while self.streams[Flow::Sent as usize].take(env.settled).is_some() {}
+            if !dns.take(&mut self.streams[Flow::Received as usize], env) {
+                self.ignore(env);
+            }
+        }
         if let (Some(known), Some(http), false) = (&self.known, &mut self.http, self.ignored) {
             let mut host = ConnHost { env, known, transactions: &mut self.transactions };
             if !is_idle || http.is_partial() {
@@ -373,6 +381,9 @@ impl Conn {
     }
 
     fn protocol(&self) -> Option<Protocol> {
+        if self.dns.is_some() {
+            return Some(Protocol::Dns);
+        }
         let state = self.http.as_ref()?.state();
         matches!(state, State::Http | State::Tunnel).then_some(Protocol::Http1)
     }
@@ -386,6 +397,7 @@ impl Conn {
     fn ignore(&mut self, env: &mut Env) {
         self.ignored = true;
         self.http = None;
+        self.dns = None;
         self.drop_rest(env);
     }
 
@@ -550,8 +562,13 @@ impl Host for ConnHost<'_, '_> {
     }
 }
 
+/// Which kind of egress leads to that peer.
+pub(super) fn egress(remote: &Address) -> Direction {
+    if remote.ip().is_some_and(is_public) { Direction::EgressExternal } else { Direction::EgressInternal }
+}
+
 /// Whether connections in that direction are tapped.
-fn wants(tap: TapDirection, direction: Direction) -> bool {
+pub(super) fn wants(tap: TapDirection, direction: Direction) -> bool {
     match tap {
         TapDirection::All => true,
         TapDirection::Ingress => direction == Direction::Ingress,

@@ -4,6 +4,7 @@
 //! locks, and never waits. It leaves messages to `proto`, pairing to `exchange`, and what to keep to `plugin`.
 
 mod connection;
+mod dns;
 mod stream;
 mod table;
 
@@ -11,14 +12,14 @@ pub use connection::Env;
 pub use stream::{Item, Stream, Why};
 pub use table::{Progress, Table};
 
-use crate::bpf::{Order, SocketInfo};
+use crate::bpf::{Order, Owner, SocketInfo};
 
 /// The kernel, as far as the table talks back to it. A replay has none.
 pub trait Control: Send + Sync {
     /// What to copy of a connection from now on.
     fn order(&self, connection: u64, order: &Order);
-    /// Whether a process is left out.
-    fn judge(&self, pid: u32, left_out: bool);
+    /// Whether a process is left out, as long as it is that program.
+    fn judge(&self, process: &Owner, left_out: bool);
     /// The kernel's entry for a socket, while it has one.
     fn socket(&self, key: u64) -> Option<SocketInfo>;
     /// How many data events found no room in a buffer so far.
@@ -30,8 +31,8 @@ impl Control for crate::bpf::Kernel {
         crate::bpf::Kernel::order(self, connection, order);
     }
 
-    fn judge(&self, pid: u32, left_out: bool) {
-        crate::bpf::Kernel::judge(self, pid, left_out);
+    fn judge(&self, process: &Owner, left_out: bool) {
+        crate::bpf::Kernel::judge(self, process, left_out);
     }
 
     fn socket(&self, key: u64) -> Option<SocketInfo> {
@@ -49,7 +50,7 @@ pub struct NoControl;
 impl Control for NoControl {
     fn order(&self, _connection: u64, _order: &Order) {}
 
-    fn judge(&self, _pid: u32, _left_out: bool) {}
+    fn judge(&self, _process: &Owner, _left_out: bool) {}
 
     fn socket(&self, _key: u64) -> Option<SocketInfo> {
         None

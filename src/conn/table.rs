@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::connection::{Conn, Env};
+use super::dns;
 use crate::bpf::{Data, Event};
 use crate::config::Tapped;
 use crate::exchange::Nanos;
@@ -85,10 +86,11 @@ impl Table {
                     conn.advance(env);
                 });
             }
+            Event::Dns { time, info, moved, message } => dns::answered(time, &info, moved, message, env),
             Event::Process { time, info } => {
                 let process = env.processes.learn(&info, time);
                 if env.settings.tap.filters.verdict(&process) == Tapped::No {
-                    env.control.judge(process.pid, true);
+                    env.control.judge(&info.owner, true);
                 }
             }
             Event::Exit { time, pid, started } => env.processes.exited(pid, started, time),

@@ -42,7 +42,7 @@ impl Control for FakeControl {
         self.orders.lock().unwrap().push(*order);
     }
 
-    fn judge(&self, _pid: u32, _left_out: bool) {}
+    fn judge(&self, _process: &Owner, _left_out: bool) {}
 
     fn socket(&self, key: u64) -> Option<SocketInfo> {
         self.sockets.lock().unwrap().get(&key).cloned()
@@ -568,7 +568,7 @@ fn time(event: &Event) -> u64 {
         Event::Data(data) => data.time,
         Event::Open(opened) => opened.time,
         Event::End { time, .. } | Event::Close { time, .. } => *time,
-        Event::Process { time, .. } | Event::Exit { time, .. } => *time,
+        Event::Process { time, .. } | Event::Exit { time, .. } | Event::Dns { time, .. } => *time,
     }
 }
 
@@ -899,4 +899,68 @@ fn a_filter_by_container_waits_for_its_name() {
         bench.settle(101 * MS);
         assert_eq!(bench.exchanges.len(), exchanges, "{name}");
     }
+}
+
+/// `web.test` is 10.0.0.2 for a minute.
+const ANSWER: &[u8] = b"\0\x01\x81\x80\0\x01\0\x01\0\0\0\0\x03web\x04test\0\0\x01\0\x01\
+    \xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x0a\0\0\x02";
+
+fn dns_answer() -> Event<'static> {
+    let address = |text: &str| Address::Ip(text.parse::<SocketAddr>().unwrap());
+    let ends = SocketInfo { remote: address("127.0.0.11:53"), ..info(Role::Client) };
+    Event::Dns { time: 5 * MS, info: Box::new(ends), moved: ANSWER.len() as u32, message: ANSWER }
+}
+
+#[test]
+fn a_dns_answer_names_the_peers_of_its_network_namespace() {
+    for (net_namespace, name) in [(1, Some("web.test")), (2, None)] {
+        let mut bench = Bench { processes: Processes::recorded(), ..Bench::new() };
+        let owner = info(Role::Client).owner;
+        let process = ProcessInfo { owner, net_namespace, ..ProcessInfo::default() };
+        bench.event(Event::Process { time: MS, info: Box::new(process) });
+        bench.event(dns_answer());
+        bench.event(Event::Open(Box::new(Opened { time: 10 * MS, info: info(Role::Client) })));
+        bench.sent(0, REQUEST, 11 * MS);
+        bench.received(0, RESPONSE, 12 * MS);
+        let connection = &bench.exchanges[0].connection;
+        assert_eq!(crate::url::peer_name(connection).as_deref(), name);
+        assert!(bench.events.is_empty(), "nobody asked for an audit");
+    }
+}
+
+#[test]
+fn dns_is_audited_where_that_is_asked_for() {
+    for (setting, events) in [("", 1), ("ignore_loopback: true, ", 0), ("direction: ingress, ", 0)] {
+        let mut bench = Bench::new();
+        let settings = FULL.replace("tap: {", &format!("tap: {{audit_include_dns: true, {setting}"));
+        bench.settings = config::parse("test", settings.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
+        bench.event(dns_answer());
+        assert_eq!(bench.events.len(), events, "{setting}");
+        for event in &bench.events {
+            assert_eq!((event.protocol, event.finalized), (Some(crate::exchange::Protocol::Dns), true));
+            assert_eq!((event.bytes_received, event.connection.process.pid), (ANSWER.len() as u64, 42));
+        }
+    }
+}
+
+#[test]
+fn a_dns_answer_over_tcp_names_peers_too() {
+    let mut bench = Bench { processes: Processes::recorded(), ..Bench::new() };
+    let owner = info(Role::Client).owner;
+    let process = ProcessInfo { owner, net_namespace: 1, ..ProcessInfo::default() };
+    let process = bench.processes.learn(&process, MS);
+    let remote = Address::Ip("10.0.0.53:53".parse().unwrap());
+    bench.event(Event::Open(Box::new(Opened { time: 10 * MS, info: SocketInfo { remote, ..info(Role::Client) } })));
+    let mut framed = vec![0, ANSWER.len() as u8];
+    framed.extend(ANSWER);
+    bench.sent(0, b"\0\x02??", 11 * MS);
+    bench.received(0, &framed[..5], 12 * MS);
+    let name = |process: &Process| process.names.as_ref()?.of("10.0.0.2".parse().unwrap());
+    assert_eq!(name(&process), None);
+    bench.received(5, &framed[5..], 13 * MS);
+    assert_eq!(name(&process).as_deref(), Some("web.test"));
+    bench.close(4, framed.len() as u32, 14 * MS);
+    assert_eq!(bench.events[0].protocol, Some(crate::exchange::Protocol::Dns));
+    assert_eq!((bench.events[0].bytes_sent, bench.events[0].bytes_received), (4, framed.len() as u64));
+    bench.assert_empty();
 }

@@ -50,7 +50,7 @@ pub struct Processes {
     patient: bool,
     stats: Arc<Stats>,
     pub(super) containers: Arc<Containers>,
-    pub(super) networks: Networks,
+    pub networks: Networks,
     /// Names of pods, the same for all processes.
     pub(super) pods: Arc<RwLock<Arc<NameMap>>>,
 }
@@ -249,18 +249,18 @@ impl Processes {
         lives.map(|life| life.process.pid).take(8).collect()
     }
 
-    /// All processes that have not ended, as far as is known.
-    pub fn running(&self) -> Vec<Arc<Process>> {
+    /// All processes that have not ended, as far as is known, with the program that each is.
+    pub fn running(&self) -> Vec<(Owner, Arc<Process>)> {
         let known = self.read();
         let lives = known.by_pid.values().flat_map(|pid| &pid.lives);
-        lives.filter(|life| life.ended.is_none()).map(|life| life.process.clone()).collect()
+        lives.filter(|life| life.ended.is_none()).map(|life| (life.owner(), life.process.clone())).collect()
     }
 
     /// Ends those that have gone without a word: `pids` are the ids of all that ran at that time.
     pub(super) fn keep_to(&self, pids: &HashSet<u32>, time: u64) {
-        let gone = self.running().into_iter().filter(|process| !pids.contains(&process.pid));
-        gone.filter(|process| process.started < time)
-            .for_each(|process| self.exited(process.pid, process.started, time));
+        let gone = self.running().into_iter().filter(|(owner, _)| !pids.contains(&owner.pid));
+        gone.filter(|(owner, _)| owner.started < time)
+            .for_each(|(owner, _)| self.exited(owner.pid, owner.started, time));
     }
 
     fn ask(&self, question: Question) -> bool {
@@ -379,6 +379,11 @@ impl Known {
 }
 
 impl Life {
+    fn owner(&self) -> Owner {
+        let process = &self.process;
+        Owner { pid: process.pid, started: process.started, exec_id: self.exec_id, user_id: process.user_id }
+    }
+
     /// Whether this is what came of that one, or came after it had ended.
     fn follows(&self, other: &Life) -> bool {
         match is_same(self.process.started, other.process.started) {

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use types::{
-    close_event, connection, connection_flag, data_event, end_event, event_head, event_kind, open_event, owner,
-    process_event,
+    close_event, connection, connection_flag, data_event, dns_event, end_event, event_head, event_kind, open_event,
+    owner, process_event,
 };
 
 /// An event's head as the kernel lays it out, the rest zeros.
@@ -153,6 +153,29 @@ fn an_executable_without_a_path_has_the_name_it_was_started_by() {
 }
 
 #[test]
+fn an_answer_of_a_name_server_has_its_bytes_and_its_process() {
+    let at = offset_of!(dns_event, connection);
+    let answer = |attached| {
+        let mut raw = Raw::new::<dns_event>(event_kind::EVENT_DNS)
+            .int(at + offset_of!(connection, pid), 42)
+            .put(at + offset_of!(connection, family), &(libc::AF_INET as u16).to_ne_bytes())
+            .put(at + offset_of!(connection, remote), &[127, 0, 0, 11])
+            .put(at + offset_of!(connection, remote_port), &53u16.to_ne_bytes())
+            .int(at + offset_of!(connection, netns), 9)
+            .int(offset_of!(dns_event, moved), 500)
+            .int(offset_of!(dns_event, attached), attached);
+        raw.0.extend(b"answer");
+        raw
+    };
+    let raw = answer(6);
+    let Some(Event::Dns { info, moved: 500, message: b"answer", .. }) = raw.parse() else {
+        panic!("{:?}", raw.parse())
+    };
+    assert_eq!((info.remote, info.netns, info.owner.pid), (Address::Ip("127.0.0.11:53".parse().unwrap()), 9, 42));
+    assert!(answer(7).parse().is_none());
+}
+
+#[test]
 fn text_that_ends_too_early_or_backwards_is_no_event() {
     let whole = process(["a\0", "b\0", "c\0", "d\0"]);
     let mut short = Raw(whole.0.clone());
@@ -171,7 +194,7 @@ fn another_kind_is_no_event() {
 proptest! {
     #[test]
     fn damage_never_panics(
-        kind in 0u32..9, size in 0usize..600, damage in vec((0usize..600, any::<u8>()), 0..40), cut in 0usize..600,
+        kind in 0u32..10, size in 0usize..600, damage in vec((0usize..600, any::<u8>()), 0..40), cut in 0usize..600,
     ) {
         let mut raw = vec![0; size.max(size_of::<event_head>())];
         raw[offset_of!(event_head, kind)..][..4].copy_from_slice(&kind.to_ne_bytes());

@@ -37,7 +37,7 @@ fn a_process_is_each_program_in_its_time() {
         assert_eq!(exe(&processes, forked).as_deref(), Some("/bin/sh"));
         assert_eq!(exe(&processes, executed).as_deref(), Some("/bin/curl"));
         assert_eq!(exe(&processes, owner(7, START, 3)), None, "an exec that was not heard of yet");
-        let running: Vec<_> = processes.running().iter().map(|process| process.exe.clone()).collect();
+        let running: Vec<_> = processes.running().iter().map(|(_, process)| process.exe.clone()).collect();
         assert_eq!(running, ["/bin/curl"]);
     }
 }
@@ -193,7 +193,7 @@ proptest! {
             }
         }
         let running = processes.running();
-        let mut pids: Vec<u32> = running.iter().map(|process| process.pid).collect();
+        let mut pids: Vec<u32> = running.iter().map(|(owner, _)| owner.pid).collect();
         pids.sort_unstable();
         pids.dedup();
         prop_assert_eq!(pids.len(), running.len(), "one program at a time");
