@@ -4,11 +4,15 @@
 //! load balancer passes its client's `Host` on. Everything here works on the request's head and its connection alone,
 //! so that a rule can be decided when the head is read. No name is looked up: [`Names`] holds what is known already.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
+use memchr::{memchr, memrchr};
+
+use crate::digits::{self, append_number};
 use crate::exchange::{Address, Connection, Direction};
 use crate::proto::Head;
 
@@ -28,17 +32,17 @@ pub fn append_url(out: &mut Vec<u8>, connection: &Connection, head: &Head) {
 
 /// The host that was asked for, without its port: of an absolute target, else of `Host`; where neither names one, the
 /// address that was connected to. An IPv6 address has its brackets.
-pub fn host(connection: &Connection, head: &Head) -> String {
+pub fn host<'a>(connection: &'a Connection, head: &'a Head) -> Cow<'a, str> {
     if let Some(asked) = authority(head).and_then(HostPort::parse) {
-        return asked.host.to_owned();
+        return Cow::Borrowed(asked.host);
     }
     match connection.destination() {
         Address::Ip(address) => {
             let mut out = Vec::new();
             append_ip(&mut out, address.ip());
-            into_text(out)
+            Cow::Owned(into_text(out))
         }
-        Address::Unix(path) => path.clone(),
+        Address::Unix(path) => Cow::Borrowed(path),
     }
 }
 
@@ -213,16 +217,16 @@ fn append_unix_origin(out: &mut Vec<u8>, path: &str, asked: Option<HostPort>) {
 
 fn append_port(out: &mut Vec<u8>, port: u16) {
     if port != DEFAULT_PORT {
-        write!(out, ":{port}").expect("writing to memory never fails");
+        out.push(b':');
+        append_number(out, port.into());
     }
 }
 
 fn append_ip(out: &mut Vec<u8>, ip: IpAddr) {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => write!(out, "{ip}"),
-        IpAddr::V6(ip) => write!(out, "[{ip}]"),
-    }
-    .expect("writing to memory never fails");
+    let is_v6 = ip.to_canonical().is_ipv6();
+    out.extend_from_slice(if is_v6 { b"[" } else { b"" });
+    digits::append_ip(out, ip);
+    out.extend_from_slice(if is_v6 { b"]" } else { b"" });
 }
 
 /// The forms of a request target, RFC 9112 section 3.2.
@@ -282,10 +286,10 @@ struct HostPort<'a> {
 impl<'a> HostPort<'a> {
     fn parse(authority: &'a [u8]) -> Option<HostPort<'a>> {
         let authority = std::str::from_utf8(authority).ok()?;
-        let authority = authority.rsplit_once('@').map_or(authority, |(_user, rest)| rest);
-        let host_end = match authority.find(']') {
+        let authority = memrchr(b'@', authority.as_bytes()).map_or(authority, |at| &authority[at + 1..]);
+        let host_end = match memchr(b']', authority.as_bytes()) {
             Some(bracket) => bracket + 1,
-            None => authority.find(':').unwrap_or(authority.len()),
+            None => memchr(b':', authority.as_bytes()).unwrap_or(authority.len()),
         };
         let (host, port) = authority.split_at(host_end);
         if !Self::is_name(host) && bracketed(host).is_none() {
@@ -302,7 +306,7 @@ impl<'a> HostPort<'a> {
 
     /// RFC 3986 section 3.2.2, `reg-name`; names with `_` are in use too, and part of it.
     fn is_name(host: &str) -> bool {
-        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte))
+        !host.is_empty() && host.bytes().all(|byte| IN_NAME[usize::from(byte)])
     }
 
     fn ip(&self) -> Option<IpAddr> {
@@ -323,6 +327,23 @@ impl<'a> HostPort<'a> {
         !names.is_some_and(|names| names.elsewhere(self.host, peer.ip()))
     }
 }
+
+/// Bytes of a `reg-name`.
+const IN_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let marks = b"-._~%!$&'()*+,;=";
+    let mut mark = 0;
+    while mark < marks.len() {
+        table[marks[mark] as usize] = true;
+        mark += 1;
+    }
+    table
+};
 
 fn bracketed(host: &str) -> Option<IpAddr> {
     host.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6)

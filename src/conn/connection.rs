@@ -458,11 +458,12 @@ struct ConnHost<'a, 'e> {
 impl<'e> ConnHost<'_, 'e> {
     fn stack(&self, request: Option<&Head>) -> Option<&'e Stack> {
         let settings = self.env.settings;
-        let host = match request {
-            Some(head) if !settings.endpoints.is_empty() => url::host(&self.known.connection, head),
-            _ => String::new(),
-        };
-        settings.stack_for(&host)
+        match request {
+            Some(head) if !settings.endpoints.is_empty() => {
+                settings.stack_for(&url::host(&self.known.connection, head))
+            }
+            _ => settings.stack_for(""),
+        }
     }
 }
 
