@@ -153,14 +153,15 @@ impl<'a> Json<'a> {
     }
 
     fn part(&mut self, value: &[u8]) {
-        if !has_byte(value, |byte| is_unprintable(byte) | (byte == b'"') | (byte == b'\\')) {
+        let needs_care = |byte| is_unprintable(byte) | (byte == b'"') | (byte == b'\\');
+        if find_byte(value, needs_care).is_none() {
             return self.out.extend_from_slice(value);
         }
         match std::str::from_utf8(value) {
-            Ok(text) => append_escaped(self.out, text, &JSON_SPECIAL, json_escape),
+            Ok(text) => append_escaped(self.out, text, is_json_special, json_escape),
             Err(_) => {
                 self.replaced = true;
-                each_chunk(value, |text| append_escaped(self.out, text, &JSON_SPECIAL, json_escape));
+                each_chunk(value, |text| append_escaped(self.out, text, is_json_special, json_escape));
             }
         }
     }
@@ -176,13 +177,13 @@ impl<'a> Json<'a> {
 /// Appends `value` so that a terminal shows it and does nothing else: control characters become `\n`, `\x1b`,
 /// `\u{9b}`, bytes that are not UTF-8 become U+FFFD. The characters in `plain` are let through.
 pub(super) fn append_visible(out: &mut Vec<u8>, value: &[u8], plain: &[char]) {
-    if !has_byte(value, is_unprintable) {
+    if find_byte(value, is_unprintable).is_none() {
         return out.extend_from_slice(value);
     }
     let escape = |out: &mut Vec<u8>, character: char| visible_escape(out, character, plain);
     match std::str::from_utf8(value) {
-        Ok(text) => append_escaped(out, text, &CONTROL_SPECIAL, escape),
-        Err(_) => each_chunk(value, |text| append_escaped(out, text, &CONTROL_SPECIAL, escape)),
+        Ok(text) => append_escaped(out, text, is_control_special, escape),
+        Err(_) => each_chunk(value, |text| append_escaped(out, text, is_control_special, escape)),
     }
 }
 
@@ -191,28 +192,25 @@ fn is_unprintable(byte: u8) -> bool {
     byte.wrapping_sub(0x20) > b'~' - 0x20
 }
 
-/// Whether any byte is so; a space never is. Pieces of fixed size without a way out of their middle compile to vector
-/// instructions (the last one overlaps the one before it); headers are the bulk of what is written.
-fn has_byte(bytes: &[u8], is_so: impl Fn(u8) -> bool) -> bool {
+/// Where the first byte is that is so; a space must never be. Pieces of fixed size without a way out of their middle
+/// compile to vector instructions (the last one overlaps the one before it): headers and bodies are the bulk of what is
+/// written.
+fn find_byte(bytes: &[u8], is_so: impl Fn(u8) -> bool) -> Option<usize> {
     const PIECE: usize = 16;
-    let mut found = [false; PIECE];
-    let mut look = |piece: &[u8; PIECE]| {
-        for (found, &byte) in found.iter_mut().zip(piece) {
-            *found |= is_so(byte);
-        }
-    };
-    match bytes.last_chunk::<PIECE>() {
+    let in_piece = |piece: &[u8; PIECE]| piece.iter().fold(0, |so, &byte| so | u8::from(is_so(byte))) != 0;
+    let from = match bytes.last_chunk::<PIECE>() {
         Some(last) => {
-            bytes.as_chunks::<PIECE>().0.iter().for_each(&mut look);
-            look(last);
+            let (pieces, _) = bytes.as_chunks::<PIECE>();
+            let number = pieces.iter().position(in_piece);
+            number.map(|number| number * PIECE).or_else(|| in_piece(last).then(|| bytes.len() - PIECE))
         }
         None => {
             let mut piece = [b' '; PIECE];
             piece[..bytes.len()].copy_from_slice(bytes);
-            look(&piece);
+            in_piece(&piece).then_some(0)
         }
-    }
-    found.contains(&true)
+    }?;
+    bytes[from..].iter().position(|&byte| is_so(byte)).map(|at| from + at)
 }
 
 /// RFC 3339, UTC, nine decimals.
@@ -259,26 +257,14 @@ fn append_base64(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// First bytes of characters that may need an escape in JSON: what the format demands, all control characters (a
 /// terminal obeys U+0080 to U+009F too), and the line ends U+2028 and U+2029, so that every reader sees one line.
-const JSON_SPECIAL: [bool; 256] = {
-    let mut special = CONTROL_SPECIAL;
-    special[b'"' as usize] = true;
-    special[b'\\' as usize] = true;
-    special[0xe2] = true;
-    special
-};
+fn is_json_special(byte: u8) -> bool {
+    is_control_special(byte) | (byte == b'"') | (byte == b'\\') | (byte == 0xe2)
+}
 
 /// First bytes of control characters.
-const CONTROL_SPECIAL: [bool; 256] = {
-    let mut special = [false; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        special[byte] = true;
-        byte += 1;
-    }
-    special[0x7f] = true;
-    special[0xc2] = true;
-    special
-};
+fn is_control_special(byte: u8) -> bool {
+    (byte < 0x20) | (byte == 0x7f) | (byte == 0xc2)
+}
 
 /// Appends the escape of a character that needs one, and says whether it did.
 fn json_escape(out: &mut Vec<u8>, character: char) -> bool {
@@ -314,26 +300,24 @@ fn visible_escape(out: &mut Vec<u8>, character: char, plain: &[char]) -> bool {
     true
 }
 
-/// Copies `text`, in runs as long as can be, handing to `escape` each character that begins with a `special` byte.
-fn append_escaped(out: &mut Vec<u8>, text: &str, special: &[bool; 256], escape: impl Fn(&mut Vec<u8>, char) -> bool) {
-    let bytes = text.as_bytes();
-    let mut copied = 0;
-    let mut at = 0;
-    while at < bytes.len() {
-        if !special[usize::from(bytes[at])] {
-            at += 1;
-            continue;
+/// Copies `text`, in runs as long as can be, handing to `escape` each character that begins with a special byte.
+fn append_escaped(
+    out: &mut Vec<u8>,
+    mut text: &str,
+    is_special: impl Fn(u8) -> bool,
+    escape: impl Fn(&mut Vec<u8>, char) -> bool,
+) {
+    while let Some(at) = find_byte(text.as_bytes(), &is_special) {
+        let (before, rest) = text.split_at(at);
+        let character = rest.chars().next().expect("a byte was found there");
+        let (special, rest) = rest.split_at(character.len_utf8());
+        out.extend_from_slice(before.as_bytes());
+        if !escape(out, character) {
+            out.extend_from_slice(special.as_bytes());
         }
-        let character = match bytes[at] {
-            byte if byte.is_ascii() => char::from(byte),
-            _ => text[at..].chars().next().expect("special bytes begin characters"),
-        };
-        let end = at + character.len_utf8();
-        out.extend_from_slice(&bytes[copied..at]);
-        copied = if escape(out, character) { end } else { at };
-        at = end;
+        text = rest;
     }
-    out.extend_from_slice(&bytes[copied..]);
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// Shows `value` as text, U+FFFD where it is not UTF-8.
