@@ -24,7 +24,7 @@ pub fn body_wanted(
 }
 
 /// The record of a finished exchange; none where the level is `none`.
-pub fn record(capture: &HttpCapture, exchange: Exchange) -> Option<Record> {
+pub fn record(capture: &HttpCapture, exchange: Box<Exchange>) -> Option<Record> {
     let finished = SoFar {
         connection: &exchange.connection,
         request: exchange.request.as_ref().map(|request| &request.head),
@@ -34,7 +34,7 @@ pub fn record(capture: &HttpCapture, exchange: Exchange) -> Option<Record> {
     };
     let level = decide(&capture.rules, capture.level, &finished).max;
     (level > Level::None).then(|| Record::Exchange {
-        exchange: Box::new(exchange),
+        exchange,
         level,
         format: capture.format,
         encoding: capture.body_encoding,

@@ -22,7 +22,7 @@ pub fn body_wanted(stack: &Stack, connection: &Connection, request: Option<&Head
 }
 
 /// What the stack's plugins make of a finished exchange.
-pub fn finish(stack: &Stack, exchange: Exchange, records: &mut Vec<Record>) {
+pub fn finish(stack: &Stack, exchange: Box<Exchange>, records: &mut Vec<Record>) {
     let Some((last, others)) = stack.capture.split_last() else { return };
     for capture in others {
         records.extend(http_capture::record(capture, exchange.clone()));
