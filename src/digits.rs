@@ -16,20 +16,26 @@ const PAIRS: [[u8; 2]; 100] = {
 };
 
 /// Appends a number's digits.
-pub fn append_number(out: &mut Vec<u8>, mut number: u64) {
+pub fn append_number(out: &mut Vec<u8>, number: u64) {
     let mut digits = [0; 20];
-    let mut first = digits.len();
+    let first = fill_from_end(&mut digits, number);
+    out.extend_from_slice(&digits[first..]);
+}
+
+/// Writes a number's digits to the end of `room`, which must be large enough; where they begin.
+fn fill_from_end(room: &mut [u8], mut number: u64) -> usize {
+    let mut first = room.len();
     while number >= 10 {
         first -= 2;
-        digits[first..first + 2].copy_from_slice(&PAIRS[(number % 100) as usize]);
+        room[first..first + 2].copy_from_slice(&PAIRS[(number % 100) as usize]);
         number /= 100;
     }
     // What is left is the first digit, unless a pair took it.
-    if number > 0 || first == digits.len() {
+    if number > 0 || first == room.len() {
         first -= 1;
-        digits[first] = b'0' + number as u8;
+        room[first] = b'0' + number as u8;
     }
-    out.extend_from_slice(&digits[first..]);
+    first
 }
 
 /// Writes the last digits of a number, as many as there is room for, with zeros before it.
@@ -45,12 +51,12 @@ pub fn fill(room: &mut [u8], mut number: u64) {
 pub fn append_ip(out: &mut Vec<u8>, ip: IpAddr) {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
-            let mut separator: &[u8] = b"";
-            for octet in ip.octets() {
-                out.extend_from_slice(separator);
-                append_number(out, octet.into());
-                separator = b".";
+            let mut text = [b'.'; "255.255.255.255".len()];
+            let mut first = text.len() + 1;
+            for octet in ip.octets().into_iter().rev() {
+                first = fill_from_end(&mut text[..first - 1], octet.into());
             }
+            out.extend_from_slice(&text[first..]);
         }
         IpAddr::V6(ip) => write!(out, "{ip}").expect("writing to memory never fails"),
     }

@@ -10,8 +10,6 @@ use std::collections::hash_map::Entry;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use memchr::{memchr, memrchr};
-
 use crate::digits::{self, append_number};
 use crate::exchange::{Address, Connection, Direction};
 use crate::proto::Head;
@@ -286,13 +284,17 @@ struct HostPort<'a> {
 impl<'a> HostPort<'a> {
     fn parse(authority: &'a [u8]) -> Option<HostPort<'a>> {
         let authority = std::str::from_utf8(authority).ok()?;
-        let authority = memrchr(b'@', authority.as_bytes()).map_or(authority, |at| &authority[at + 1..]);
-        let host_end = match memchr(b']', authority.as_bytes()) {
-            Some(bracket) => bracket + 1,
-            None => memchr(b':', authority.as_bytes()).unwrap_or(authority.len()),
+        // What has no user before it is read once, and that is nearly all.
+        Self::without_user(authority).or_else(|| Self::without_user(authority.rsplit_once('@')?.1))
+    }
+
+    fn without_user(authority: &'a str) -> Option<HostPort<'a>> {
+        let host_end = match authority.starts_with('[') {
+            true => authority.find(']')? + 1,
+            false => name_end(authority),
         };
         let (host, port) = authority.split_at(host_end);
-        if !Self::is_name(host) && bracketed(host).is_none() {
+        if host.is_empty() || host.starts_with('[') && bracketed(host).is_none() {
             return None;
         }
         let port = match port.strip_prefix(':') {
@@ -306,7 +308,7 @@ impl<'a> HostPort<'a> {
 
     /// RFC 3986 section 3.2.2, `reg-name`; names with `_` are in use too, and part of it.
     fn is_name(host: &str) -> bool {
-        !host.is_empty() && host.bytes().all(|byte| IN_NAME[usize::from(byte)])
+        !host.is_empty() && name_end(host) == host.len()
     }
 
     fn ip(&self) -> Option<IpAddr> {
@@ -328,7 +330,11 @@ impl<'a> HostPort<'a> {
     }
 }
 
-/// Bytes of a `reg-name`.
+/// How many bytes at the start can be a `reg-name`.
+fn name_end(text: &str) -> usize {
+    text.bytes().position(|byte| !IN_NAME[usize::from(byte)]).unwrap_or(text.len())
+}
+
 const IN_NAME: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
