@@ -154,9 +154,9 @@ impl<'a> Json<'a> {
 
     fn part(&mut self, value: &[u8]) {
         let needs_care = |byte| is_unprintable(byte) | (byte == b'"') | (byte == b'\\');
-        if find_byte(value, needs_care).is_none() {
-            return self.out.extend_from_slice(value);
-        }
+        let Some(at) = find_byte(value, needs_care) else { return self.out.extend_from_slice(value) };
+        let (plain, value) = value.split_at(at);
+        self.out.extend_from_slice(plain);
         match std::str::from_utf8(value) {
             Ok(text) => append_escaped(self.out, text, is_json_special, json_escape),
             Err(_) => {
@@ -177,9 +177,9 @@ impl<'a> Json<'a> {
 /// Appends `value` so that a terminal shows it and does nothing else: control characters become `\n`, `\x1b`,
 /// `\u{9b}`, bytes that are not UTF-8 become U+FFFD. The characters in `plain` are let through.
 pub(super) fn append_visible(out: &mut Vec<u8>, value: &[u8], plain: &[char]) {
-    if find_byte(value, is_unprintable).is_none() {
-        return out.extend_from_slice(value);
-    }
+    let Some(at) = find_byte(value, is_unprintable) else { return out.extend_from_slice(value) };
+    let (printable, value) = value.split_at(at);
+    out.extend_from_slice(printable);
     let escape = |out: &mut Vec<u8>, character: char| visible_escape(out, character, plain);
     match std::str::from_utf8(value) {
         Ok(text) => append_escaped(out, text, is_control_special, escape),
