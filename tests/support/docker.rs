@@ -16,21 +16,21 @@ const ENGINE: Duration = Duration::from_secs(60);
 /// What the services of the tests are made of; `scripts/images` makes them.
 const IMAGES: [&str; 2] = ["haproxy:2.9-alpine", "python:3.11-slim"];
 
+/// The agent's image while a test runs.
+const AGENT: &str = "sidetap:test";
+
 /// The engine that runs, or else one for the duration of a test.
 pub struct Engine {
     own: Option<(Program, Scratch)>,
 }
 
-/// Runs a test's body with an engine, or says why it cannot.
-pub fn with_engine(body: fn(&Engine)) {
-    assert_root();
-    match Engine::get() {
-        Ok(engine) => body(&engine),
-        Err(reason) => println!("skipped: no Docker: {reason}"),
-    }
-}
-
 impl Engine {
+    /// The engine; without one, says why.
+    pub fn or_skip() -> Option<Engine> {
+        assert_root();
+        Engine::get().inspect_err(|reason| println!("skipped: no Docker: {reason}")).ok()
+    }
+
     fn get() -> Result<Engine, String> {
         let mut engine = Engine { own: None };
         engine.start_if_installed()?;
@@ -62,12 +62,13 @@ impl Engine {
         let dockerfile = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/docker/Dockerfile");
         fs::copy(binary(), folder.path().join("sidetap")).expect("the binary is there");
         let context = folder.path().display().to_string();
-        docker(&["build", "-q", "-t", "sidetap:test", "-f", &dockerfile.display().to_string(), &context]);
+        docker(&["build", "-q", "-t", AGENT, "-f", &dockerfile.display().to_string(), &context]);
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        let _ = ask(&["image", "rm", "-f", AGENT]);
         let Some((program, _folder)) = &mut self.own else { return };
         // Killed outright it would leave its containerd behind.
         program.signal("TERM");
@@ -191,8 +192,8 @@ impl Container {
         (text(&output.stdout), text(&output.stderr))
     }
 
-    pub fn restart(self) {
-        docker(&["restart", "-t", "0", self.0]);
+    pub fn remove(self) {
+        docker(&["rm", "-f", self.0]);
     }
 }
 

@@ -10,6 +10,7 @@ pub mod captured;
 pub mod client;
 pub mod docker;
 pub mod haproxy;
+pub mod netns;
 pub mod nginx;
 pub mod payload;
 pub mod program;
