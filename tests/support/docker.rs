@@ -70,9 +70,11 @@ impl Drop for Engine {
     fn drop(&mut self) {
         let _ = ask(&["image", "rm", "-f", AGENT]);
         let Some((program, _folder)) = &mut self.own else { return };
-        // Killed outright it would leave its containerd behind.
-        program.signal("TERM");
-        until(ENGINE, || program.has_exited());
+        if program.has_exited().is_none() {
+            // Killed outright it would leave its containerd behind.
+            program.signal("TERM");
+            until(ENGINE, || program.has_exited());
+        }
     }
 }
 
