@@ -88,13 +88,26 @@ fn metadata<'t>(transaction: &'t Transaction, key: &str) -> &'t str {
 }
 
 /// Both sides of a request are the container's, by every name it has.
-fn check_container(captured: &Captured, id: &str, container: Container) {
+fn check_container(captured: &Captured, id: &str, container: &Identity) {
     for transaction in [captured.ingress(id), captured.egress(id)] {
-        assert_eq!(transaction.pid(), container.worker().to_string(), "{id}");
+        assert_eq!(transaction.pid(), container.worker.to_string(), "{id}");
         assert_eq!(transaction.exe(), EXE, "{id}");
-        assert_eq!(metadata(transaction, "container_id"), container.id(), "{id}");
-        assert_eq!(metadata(transaction, "container_name"), container.0, "{id}");
+        assert_eq!(metadata(transaction, "container_id"), container.id, "{id}");
+        assert_eq!(metadata(transaction, "container_name"), container.name, "{id}");
         assert_eq!(metadata(transaction, "container_image"), "haproxy:2.9-alpine", "{id}");
+    }
+}
+
+/// What the engine says of a proxy.
+struct Identity {
+    name: &'static str,
+    id: String,
+    worker: u32,
+}
+
+impl Identity {
+    fn of(container: Container) -> Identity {
+        Identity { name: container.0, id: container.id(), worker: container.worker() }
     }
 }
 
@@ -123,9 +136,9 @@ fn a_server_goes_by_the_name_that_its_proxy_has_for_it() {
             assert_eq!(url("dns"), "http://sidetap-backend:8001/bytes/10");
             assert_eq!(url("hosts"), format!("http://shop.example:{port}/bytes/10"));
             assert_eq!(url("address"), format!("http://{GATEWAY}:{port}/bytes/10"));
-            check_container(&captured, "dns", BY_DNS);
-            check_container(&captured, "hosts", BY_HOSTS);
-            check_container(&captured, "address", BY_ADDRESS);
+            check_container(&captured, "dns", &Identity::of(BY_DNS));
+            check_container(&captured, "hosts", &Identity::of(BY_HOSTS));
+            check_container(&captured, "address", &Identity::of(BY_ADDRESS));
         }
     });
 }
@@ -209,11 +222,10 @@ fn a_runtime_that_goes_away_costs_nothing_but_names() {
         let count = load.stop();
         (0..count).for_each(|n| sidetap.wait_for_pair(&format!("load-{n}")));
         let captured = sidetap.stop();
-        for n in 0..count {
-            // Exactly one for each side, and it stayed known by its name all the time.
-            check_container(&captured, &format!("load-{n}"), BY_DNS);
-        }
-        check_container(&captured, &id, BY_ADDRESS);
+        let loaded = Identity::of(BY_DNS);
+        // Exactly one for each side, and it stayed known by its name all the time.
+        (0..count).for_each(|n| check_container(&captured, &format!("load-{n}"), &loaded));
+        check_container(&captured, &id, &Identity::of(BY_ADDRESS));
         assert_eq!(metadata(captured.ingress("unnamed"), "container_id"), BY_ADDRESS.id());
     });
 }
@@ -222,7 +234,7 @@ fn named(transaction: &&Transaction) -> bool {
     !metadata(transaction, "container_name").is_empty()
 }
 
-/// Requests one after the other on one connection, `load-0` and on.
+/// Requests one after the other, each on a connection of its own: `load-0` and on.
 struct Load {
     ending: Arc<AtomicBool>,
     asked: Arc<AtomicUsize>,
@@ -239,12 +251,11 @@ impl Load {
         let (ending, asked) = <(Arc<AtomicBool>, Arc<AtomicUsize>)>::default();
         let (for_thread, count) = (Arc::clone(&ending), Arc::clone(&asked));
         let thread = thread::spawn(move || {
-            let mut client = Client::tcp(port);
             for n in 0..Load::MOST {
                 if for_thread.load(Ordering::Acquire) {
                     return;
                 }
-                assert_eq!(client.get("/api", &format!("load-{n}")).status, 200);
+                get(port, "/api", &format!("load-{n}"));
                 count.store(n + 1, Ordering::Release);
                 thread::sleep(Load::PAUSE);
             }
@@ -286,15 +297,12 @@ fn filtered(proxies: &Proxies, filter: &str) {
     // What is promised is a time.
     thread::sleep(KNOWN);
     for port in [proxies.by_dns, proxies.by_address] {
-        let mut client = Client::tcp(port);
-        for n in 0..REQUESTS {
-            assert_eq!(client.get("/bytes/10", &format!("out-{port}-{n}")).status, 200);
-        }
+        (0..REQUESTS).for_each(|n| get(port, "/bytes/10", &format!("out-{port}-{n}")));
     }
     get(proxies.by_hosts, "/bytes/10", "in");
     sidetap.wait_for_pair("in");
     let captured = sidetap.stop();
-    check_container(&captured, "in", BY_HOSTS);
+    check_container(&captured, "in", &Identity::of(BY_HOSTS));
     let leaked: Vec<&Value> =
         captured.transactions.iter().filter(|t| t.id().starts_with("out-")).map(|t| &t.0).collect();
     assert!(leaked.is_empty(), "{leaked:#?}");
