@@ -38,8 +38,7 @@ install_from() {
     local release=$1 folder mirror
     shift
     say "installing $* of Debian $release"
-    # shellcheck disable=SC2016  # it is apt-get that expands it
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | head -n 1)
+    mirror=$(debian_mirror)
     [ -n "$mirror" ] || die "apt has no mirror of Debian set up; install by hand: $*"
     folder=$(mktemp -d)
     cp -r /etc/apt/sources.list.d "$folder/sources"

@@ -45,6 +45,12 @@ apt_install() {
     apt_now -- "${missing[@]}"
 }
 
+# The mirror of Debian that apt is set up for; nothing where it has none.
+debian_mirror() {
+    # shellcheck disable=SC2016  # it is apt-get that expands it
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | head -n 1
+}
+
 # apt_now [OPTION...] -- PACKAGE...: lets apt-get install these, with options for both its update and its install.
 apt_now() {
     local options=()
