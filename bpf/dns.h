@@ -17,34 +17,43 @@ static __always_inline bool is_udp(const struct sock *sk)
 	return (family == AF_INET || family == AF_INET6) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_UDP;
 }
 
-/* The sender that a call on an unconnected socket was told of; NULL where it did not ask. */
-static __always_inline const void *told_sender(struct pt_regs *regs)
+/* Where a call on an unconnected socket sends to; NULL where it does not say. Of several messages the first one's. */
+static __always_inline const void *told_receiver(struct pt_regs *regs)
 {
 	struct user_msghdr header = {};
 
 	switch (syscall_number(regs)) {
-	case NR_recvfrom:
+	case NR_sendto:
 		return (const void *)PT_REGS_PARM5_SYSCALL(regs);
-	case NR_recvmsg:
+	case NR_sendmsg:
+	case NR_sendmmsg:
+		/* struct mmsghdr begins with the message. */
 		bpf_probe_read_user(&header, sizeof(header), (const void *)PT_REGS_PARM2_SYSCALL(regs));
 		return header.msg_name;
 	}
 	return NULL;
 }
 
-/* Fills in the sender's address from that; the socket may be of IPv6 and the sender of either family. */
-static __always_inline void read_sender(struct connection *c, const void *told)
+/* A call has sent on a socket that is no connection. */
+static __always_inline void on_datagram_sent(const struct sock *sk, struct pt_regs *regs)
 {
-	const struct sockaddr_in6 *six = told;
-	const struct sockaddr_in *four = told;
+	struct name_server server = {};
+	const struct sockaddr_in6 *six;
+	const struct sockaddr_in *four;
+	__u64 key = (__u64)sk;
 	__be16 port = 0;
 
-	bpf_probe_read_user(&port, sizeof(port), &four->sin_port);
-	c->remote_port = bpf_ntohs(port);
-	if (c->family == AF_INET)
-		bpf_probe_read_user(c->remote, 4, &four->sin_addr);
+	if (settings.empty || !is_udp(sk) || BPF_CORE_READ(sk, __sk_common.skc_dport))
+		return;
+	four = told_receiver(regs);
+	six = (const void *)four;
+	if (!four || bpf_probe_read_user(&port, sizeof(port), &four->sin_port) || port != bpf_htons(DNS_PORT))
+		return;
+	if (BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET)
+		bpf_probe_read_user(server.address, 4, &four->sin_addr);
 	else
-		bpf_probe_read_user(c->remote, sizeof(c->remote), &six->sin6_addr);
+		bpf_probe_read_user(server.address, sizeof(server.address), &six->sin6_addr);
+	bpf_map_update_elem(&name_servers, &key, &server, BPF_ANY);
 }
 
 /* The first buffer of the call: a message is rarely put together from several. */
@@ -59,12 +68,12 @@ static __always_inline void first_buffer(struct source *from)
 }
 
 /* A call has received `moved` bytes on a socket that is no connection. */
-static __always_inline void on_datagram(struct sock *sk, __u32 pid, struct pt_regs *regs, __u32 moved)
+static __always_inline void on_datagram_received(struct sock *sk, __u32 pid, struct pt_regs *regs, __u32 moved)
 {
+	__u64 length, key = (__u64)sk;
 	struct source from = {};
 	struct connection *c;
 	struct scratch *s;
-	__u64 length;
 
 	if (!is_udp(sk) || settings.empty || is_process_left_out(pid))
 		return;
@@ -76,11 +85,12 @@ static __always_inline void on_datagram(struct sock *sk, __u32 pid, struct pt_re
 	c->family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	read_addresses(c, sk);
 	if (!c->remote_port) {
-		const void *told = told_sender(regs);
+		struct name_server *server = bpf_map_lookup_elem(&name_servers, &key);
 
-		if (!told)
+		if (!server)
 			return;
-		read_sender(c, told);
+		__builtin_memcpy(c->remote, server->address, sizeof(c->remote));
+		c->remote_port = DNS_PORT;
 	}
 	if (c->remote_port != DNS_PORT)
 		return;
@@ -105,6 +115,15 @@ static __always_inline void on_datagram(struct sock *sk, __u32 pid, struct pt_re
 	s->dns.moved = moved;
 	s->dns.attached = length;
 	output(&s->dns, sizeof(s->dns) + length, COUNT_LOST_DNS);
+}
+
+/* A call has moved bytes on a socket that is no connection. */
+static __always_inline void on_datagram(struct sock *sk, __u32 pid, struct pt_regs *regs, __u32 moved, __u8 direction)
+{
+	if (direction == SENT)
+		on_datagram_sent(sk, regs);
+	else
+		on_datagram_received(sk, pid, regs, moved);
 }
 
 #endif

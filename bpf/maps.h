@@ -72,6 +72,21 @@ struct {
 	__type(value, struct judgement);
 } processes SEC(".maps");
 
+struct name_server {
+	__u8 address[16]; /* IPv4 as the first four bytes */
+};
+
+/*
+ * Unconnected UDP socket to the name server that it asked last, for what it receives does not say in time whom from;
+ * until pushed out; key: address of struct sock.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct name_server);
+} name_servers SEC(".maps");
+
 /*
  * What user space says of a connection; until another connection takes the place, which only costs copies; key: low
  * bits of the connection's id. Mapped into user space, so that an order costs no system call.

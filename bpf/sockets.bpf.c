@@ -19,8 +19,8 @@ static __always_inline void on_length(struct sock *sk, __s32 moved, int flags, _
 	call.connection = tapped_connection(sk, call.pid);
 	task = bpf_get_current_task_btf();
 	if (!call.connection) {
-		if (direction == RECEIVED && !(flags & MSG_TRUNC) && has_syscall(task))
-			on_datagram(sk, call.pid, (struct pt_regs *)bpf_task_pt_regs(task), moved);
+		if (has_syscall(task) && !(direction == RECEIVED && flags & MSG_TRUNC))
+			on_datagram(sk, call.pid, (struct pt_regs *)bpf_task_pt_regs(task), moved, direction);
 		return;
 	}
 	call.direction = direction;

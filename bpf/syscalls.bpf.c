@@ -23,8 +23,8 @@ static __always_inline void on_moved(struct pt_regs *regs, __u32 fd, __s64 moved
 		return;
 	call.connection = tapped_connection(sk, call.pid);
 	if (!call.connection) {
-		if (direction == RECEIVED && in_reach && moved > 0)
-			on_datagram(sk, call.pid, regs, moved);
+		if (in_reach)
+			on_datagram(sk, call.pid, regs, moved, direction);
 		return;
 	}
 	call.direction = direction;

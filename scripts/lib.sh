@@ -42,10 +42,27 @@ apt_install() {
     fi
     command -v apt-get >/dev/null || die "not a Debian system; install by hand: ${missing[*]}"
     say "installing ${missing[*]}"
+    apt_now -- "${missing[@]}"
+}
+
+# The mirror of Debian that apt is set up for; nothing where it has none.
+debian_mirror() {
+    # shellcheck disable=SC2016  # it is apt-get that expands it
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | head -n 1
+}
+
+# apt_now [OPTION...] -- PACKAGE...: lets apt-get install these, with options for both its update and its install.
+apt_now() {
+    local options=()
+    while [ "$1" != -- ]; do
+        options+=("$1")
+        shift
+    done
+    shift
 
     # Packages of servers start them, and at each boot from then on. Both are refused: a demo must not leave
     # a web server on port 80 behind.
-    local policy=/usr/sbin/policy-rc.d own_policy='' log status=0
+    local policy=/usr/sbin/policy-rc.d own_policy='' log status=0 package
     log=$(mktemp)
     if [ ! -e $policy ]; then
         own_policy=yes
@@ -53,15 +70,17 @@ apt_install() {
         chmod 755 $policy
     fi
     export DEBIAN_FRONTEND=noninteractive
-    { apt-get update -q && apt-get install -q -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 || status=$?
+    {
+        apt-get update -q "${options[@]}" && apt-get install -q -y --no-install-recommends "${options[@]}" "$@"
+    } >"$log" 2>&1 || status=$?
     [ -z "$own_policy" ] || rm -f $policy
     if [ "$status" -ne 0 ]; then
         tail -n 20 "$log" >&2
-        die "apt-get could not install ${missing[*]} (its output: $log)"
+        die "apt-get could not install $* (its output: $log)"
     fi
     rm -f "$log"
-    for package in haproxy nginx-light:nginx; do
-        if [[ " ${missing[*]} " == *" ${package%:*} "* ]] && command -v systemctl >/dev/null; then
+    for package in haproxy nginx-light:nginx docker.io:docker; do
+        if [[ " $* " == *" ${package%:*}"[\ /]* ]] && command -v systemctl >/dev/null; then
             systemctl disable --quiet "${package#*:}" 2>/dev/null || true
         fi
     done

@@ -27,6 +27,7 @@ pub mod bpf;
 pub mod conn;
 pub mod proto;
 
+pub mod digits;
 pub mod exchange;
 pub mod identity;
 pub mod names;

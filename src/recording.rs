@@ -224,8 +224,8 @@ impl Recorder {
 }
 
 /// What a recording holds, in order.
-pub enum Frame {
-    Event(Vec<u8>),
+pub enum Frame<'a> {
+    Event(&'a [u8]),
     /// A process, and which of its programs: see [`Owner`].
     Process(Process, u32),
     Reached {
@@ -240,6 +240,8 @@ pub struct Recording {
     pub boot_to_wall: i64,
     pub workers: usize,
     name: String,
+    /// The frame last read.
+    frame: Vec<u8>,
 }
 
 impl Recording {
@@ -252,40 +254,51 @@ impl Recording {
         ensure!(is_whole && head.starts_with(MAGIC), "{name} is no recording of this version of sidetap");
         let number = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
         let workers = usize::try_from(number(16)).unwrap_or(usize::MAX).clamp(1, 1 << 16);
-        Ok(Recording { file, boot_to_wall: number(8) as i64, workers, name })
+        Ok(Recording { file, boot_to_wall: number(8) as i64, workers, name, frame: Vec::new() })
     }
 
     /// The next frame; none at the end. A frame cut short, as by a full disk, ends the recording.
-    pub fn next_frame(&mut self) -> Result<Option<Frame>> {
-        loop {
-            let mut length = [0; 4];
-            if self.file.read_exact(&mut length).is_err() {
-                return Ok(None);
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>> {
+        // A kind that a later version adds says nothing that this one needs.
+        while self.read_frame()? {
+            if matches!(self.frame[0], EVENT | PROCESS | REACHED) {
+                return self.parse_frame().map(Some);
             }
-            let length = u32::from_le_bytes(length) as usize;
-            ensure!((3..=MAX_FRAME).contains(&length), "{} is damaged: a frame of {length} bytes", self.name);
-            let mut frame = vec![0; length];
-            if self.file.read_exact(&mut frame).is_err() {
-                log::warn!("{} ends in the midst of a frame", self.name);
-                return Ok(None);
+        }
+        Ok(None)
+    }
+
+    /// Reads the next frame into `frame`; false at the end.
+    fn read_frame(&mut self) -> Result<bool> {
+        let mut length = [0; 4];
+        if self.file.read_exact(&mut length).is_err() {
+            return Ok(false);
+        }
+        let length = u32::from_le_bytes(length) as usize;
+        ensure!((3..=MAX_FRAME).contains(&length), "{} is damaged: a frame of {length} bytes", self.name);
+        self.frame.resize(length, 0);
+        if self.file.read_exact(&mut self.frame).is_err() {
+            log::warn!("{} ends in the midst of a frame", self.name);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn parse_frame(&self) -> Result<Frame<'_>> {
+        let worker = usize::from(u16::from_le_bytes([self.frame[1], self.frame[2]]));
+        let content = &self.frame[3..];
+        match self.frame[0] {
+            PROCESS => {
+                let process: ProcessFrame =
+                    serde_json::from_slice(content).with_context(|| format!("{} is damaged", self.name))?;
+                let exec_id = process.exec_id;
+                Ok(Frame::Process(process.into(), exec_id))
             }
-            let worker = usize::from(u16::from_le_bytes([frame[1], frame[2]]));
-            let content = frame.split_off(3);
-            match frame[0] {
-                EVENT => return Ok(Some(Frame::Event(content))),
-                PROCESS => {
-                    let process: ProcessFrame =
-                        serde_json::from_slice(&content).with_context(|| format!("{} is damaged", self.name))?;
-                    let exec_id = process.exec_id;
-                    return Ok(Some(Frame::Process(process.into(), exec_id)));
-                }
-                REACHED => {
-                    let Ok(time) = content.try_into() else { bail!("{} is damaged: a time of odd length", self.name) };
-                    return Ok(Some(Frame::Reached { worker, time: u64::from_le_bytes(time) }));
-                }
-                // A kind that a later version adds says nothing that this one needs.
-                _ => {}
+            REACHED => {
+                let Ok(time) = content.try_into() else { bail!("{} is damaged: a time of odd length", self.name) };
+                Ok(Frame::Reached { worker, time: u64::from_le_bytes(time) })
             }
+            _ => Ok(Frame::Event(content)),
         }
     }
 }

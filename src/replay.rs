@@ -34,7 +34,7 @@ pub fn run(file: &Path, settings: Settings) -> Result<()> {
         pipeline.pass(pipeline.progress.settled(), |pass| {
             end = loop {
                 match recording.next_frame() {
-                    Ok(Some(Frame::Event(bytes))) => pass.event(&bytes),
+                    Ok(Some(Frame::Event(bytes))) => pass.event(bytes),
                     Ok(Some(Frame::Process(process, exec_id))) => pipeline.processes.remember(process, exec_id),
                     Ok(Some(Frame::Reached { worker, time })) => {
                         pipeline.progress.reached(worker, time);

@@ -4,12 +4,14 @@
 //! load balancer passes its client's `Host` on. Everything here works on the request's head and its connection alone,
 //! so that a rule can be decided when the head is read. Nobody is asked for a name: [`Names`] holds what is known already.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::digits::{self, append_number};
 use crate::exchange::{Address, Connection, Direction};
-use crate::names::{Names, is_host, is_localhost};
+use crate::names::{Names, is_localhost};
 use crate::proto::Head;
 
 const DEFAULT_PORT: u16 = 80;
@@ -41,17 +43,17 @@ pub fn append_url(out: &mut Vec<u8>, connection: &Connection, head: &Head) {
 
 /// The host that was asked for, without its port: of an absolute target, else of `Host`; where neither names one, the
 /// address that was connected to. An IPv6 address has its brackets.
-pub fn host(connection: &Connection, head: &Head) -> String {
+pub fn host<'a>(connection: &'a Connection, head: &'a Head) -> Cow<'a, str> {
     if let Some(asked) = authority(head).and_then(HostPort::parse) {
-        return asked.host.to_owned();
+        return Cow::Borrowed(asked.host);
     }
     match connection.destination() {
         Address::Ip(address) => {
             let mut out = Vec::new();
             append_ip(&mut out, address.ip());
-            into_text(out)
+            Cow::Owned(into_text(out))
         }
-        Address::Unix(path) => path.clone(),
+        Address::Unix(path) => Cow::Borrowed(path),
     }
 }
 
@@ -146,16 +148,16 @@ fn append_unix_origin(out: &mut Vec<u8>, path: &str, asked: Option<HostPort>) {
 
 fn append_port(out: &mut Vec<u8>, port: u16) {
     if port != DEFAULT_PORT {
-        write!(out, ":{port}").expect("writing to memory never fails");
+        out.push(b':');
+        append_number(out, port.into());
     }
 }
 
 fn append_ip(out: &mut Vec<u8>, ip: IpAddr) {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => write!(out, "{ip}"),
-        IpAddr::V6(ip) => write!(out, "[{ip}]"),
-    }
-    .expect("writing to memory never fails");
+    let is_v6 = ip.to_canonical().is_ipv6();
+    out.extend_from_slice(if is_v6 { b"[" } else { b"" });
+    digits::append_ip(out, ip);
+    out.extend_from_slice(if is_v6 { b"]" } else { b"" });
 }
 
 /// The forms of a request target, RFC 9112 section 3.2.
@@ -215,13 +217,17 @@ struct HostPort<'a> {
 impl<'a> HostPort<'a> {
     fn parse(authority: &'a [u8]) -> Option<HostPort<'a>> {
         let authority = std::str::from_utf8(authority).ok()?;
-        let authority = authority.rsplit_once('@').map_or(authority, |(_user, rest)| rest);
-        let host_end = match authority.find(']') {
-            Some(bracket) => bracket + 1,
-            None => authority.find(':').unwrap_or(authority.len()),
+        // What has no user before it is read once, and that is nearly all.
+        Self::without_user(authority).or_else(|| Self::without_user(authority.rsplit_once('@')?.1))
+    }
+
+    fn without_user(authority: &'a str) -> Option<HostPort<'a>> {
+        let host_end = match authority.starts_with('[') {
+            true => authority.find(']')? + 1,
+            false => name_end(authority),
         };
         let (host, port) = authority.split_at(host_end);
-        if !is_host(host) && bracketed(host).is_none() {
+        if host.is_empty() || host.starts_with('[') && bracketed(host).is_none() {
             return None;
         }
         let port = match port.strip_prefix(':') {
@@ -251,6 +257,27 @@ impl<'a> HostPort<'a> {
         !names.is_some_and(|names| names.elsewhere(self.host, peer.ip()))
     }
 }
+
+/// How many bytes at the start can be a `reg-name`.
+fn name_end(text: &str) -> usize {
+    text.bytes().position(|byte| !IN_NAME[usize::from(byte)]).unwrap_or(text.len())
+}
+
+const IN_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let marks = b"-._~%!$&'()*+,;=";
+    let mut mark = 0;
+    while mark < marks.len() {
+        table[marks[mark] as usize] = true;
+        mark += 1;
+    }
+    table
+};
 
 fn bracketed(host: &str) -> Option<IpAddr> {
     host.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6)

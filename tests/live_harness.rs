@@ -2,15 +2,21 @@
 
 mod support;
 
+use std::process::Command;
+
 use serde_json::json;
 use support::backend::{Backend, coded_text};
 use support::captured::{Transaction, blocks, counters, epoch_ms};
 use support::client::{Client, Request};
+use support::docker::{Engine, docker};
 use support::haproxy::Haproxy;
+use support::netns::Pair;
 use support::nginx::Nginx;
 use support::payload::{assert_same, bytes, checksum};
+use support::program::Program;
+use support::relay::Relay;
 use support::scene::proxies;
-use support::{Scratch, free_port};
+use support::{LIMIT, Scratch, data, free_port, until};
 
 fn through_haproxy() -> (Haproxy, Backend, u16) {
     let backend = Backend::start();
@@ -155,4 +161,40 @@ fn text_blocks_are_read_back() {
 fn counters_are_read_back() {
     let counters = counters("[INFO] start\n[INFO] counters seen=10 written=9 lost=1 lost.queue_full=1\n[INFO] bye");
     assert_eq!((counters["seen"], counters["written"], counters["lost.queue_full"], counters.len()), (10, 9, 1, 4));
+}
+
+#[test]
+fn the_relay_passes_on_what_the_engine_says_until_it_is_gone() {
+    let Some(_engine) = Engine::or_skip() else { return };
+    let folder = Scratch::new("relay");
+    let socket = folder.path().join("docker.sock");
+    let host = format!("unix://{}", socket.display());
+    let ask = |arguments: &[&str]| {
+        let output = Command::new("docker").args(["-H", &host]).args(arguments).output().expect("docker runs");
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let version = ["version", "-f", "{{.Server.Version}}"];
+    let relay = Relay::start(&socket);
+    assert_eq!(ask(&version), Some(docker(&version)));
+    assert!(relay.accepted() > 0);
+    // A connection that is open ends with it.
+    let mut events = Program::start("events", Command::new("docker").args(["-H", &host, "events"]), folder.path());
+    let before = relay.accepted();
+    until(LIMIT, || (relay.accepted() > before).then_some(())).expect("docker events connects");
+    drop(relay);
+    events.wait_exit(LIMIT);
+    assert_eq!(ask(&version), None);
+    let _relay = Relay::start(&socket);
+    assert_eq!(ask(&version), Some(docker(&version)));
+}
+
+#[test]
+fn a_pair_of_namespaces_is_a_network_of_its_own() {
+    let (one, two) = (Pair::new("10.213.8.20", "10.213.8.10"), Pair::new("10.213.8.20", "10.213.8.10"));
+    let folder = Scratch::new("pair");
+    let script = folder.file("backend-service.py", &data("guide/backend-service.py"));
+    let _servers = [one.serve(&script, 8001), two.serve(&script, 8001)];
+    one.set_hosts("10.213.8.10 there.example\n");
+    one.curl(&["http://there.example:8001/api"]);
+    two.curl(&["http://10.213.8.10:8001/api"]);
 }

@@ -248,6 +248,9 @@ impl Settings {
     /// The stack for a host, with or without a port: that of its own endpoint, else of the `*.` endpoint with the
     /// longest domain, else the default one. None: not captured.
     pub fn stack_for(&self, host: &str) -> Option<&Stack> {
+        if self.endpoints.is_empty() {
+            return self.stacks.get(self.default_stack?);
+        }
         let host = without_port(host).trim_end_matches('.');
         let endpoint = self.endpoints.iter().filter(|endpoint| endpoint.matches(host));
         // An exact domain is longer than any `*.` domain that matches too.

@@ -473,13 +473,13 @@ fn advance(host: &mut ConnHost, http: &mut Http1, streams: &mut [Stream; 2]) {
             break;
         }
     }
-    let (connection, settled) = (host.known.connection.clone(), host.env.settled);
-    http.pass_over(host, &connection, settled);
+    let (known, settled) = (host.known, host.env.settled);
+    http.pass_over(host, &known.connection, settled);
 }
 
 /// Feeds one item of one side; false where there is none, or the side has to wait for the other.
 fn feed(host: &mut ConnHost, http: &mut Http1, stream: &mut Stream, side: Side) -> bool {
-    let connection = &host.known.connection.clone();
+    let connection = &host.known.connection;
     let settled = host.env.settled;
     http.resume(host, connection, side, settled);
     let is_settled = stream.front_time().is_some_and(|time| time <= settled);
@@ -514,11 +514,12 @@ struct ConnHost<'a, 'e> {
 impl<'e> ConnHost<'_, 'e> {
     fn stack(&self, request: Option<&Head>) -> Option<&'e Stack> {
         let settings = self.env.settings;
-        let host = match request {
-            Some(head) if !settings.endpoints.is_empty() => url::host(&self.known.connection, head),
-            _ => String::new(),
-        };
-        settings.stack_for(&host)
+        match request {
+            Some(head) if !settings.endpoints.is_empty() => {
+                settings.stack_for(&url::host(&self.known.connection, head))
+            }
+            _ => settings.stack_for(""),
+        }
     }
 }
 
@@ -540,7 +541,7 @@ impl Host for ConnHost<'_, '_> {
         self.env.memory.excess() > 0
     }
 
-    fn finished(&mut self, mut exchange: Exchange) {
+    fn finished(&mut self, mut exchange: Box<Exchange>) {
         exchange.id = (self.env.next_id)();
         // Only here: events that are compared with each other must not be moved by a step of the wall clock.
         for message in [&mut exchange.request, &mut exchange.response].into_iter().flatten() {

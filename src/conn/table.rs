@@ -1,6 +1,7 @@
 //! The table of connections, shared by all workers: in shards, each under its own short lock.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -44,9 +45,30 @@ impl Progress {
     }
 }
 
+/// Spreads ids over a table. They are made by our kernel programs, so that no peer can choose ones that collide, and a
+/// multiplication is enough.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write_u64(&mut self, id: u64) {
+        // 2^64 over the golden ratio (Knuth, The Art of Computer Programming, 6.4). What is best mixed are the high bits;
+        // the table looks at both ends.
+        self.0 = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 #[derive(Default)]
 struct Shard {
-    conns: HashMap<u64, Conn>,
+    conns: HashMap<u64, Conn, BuildHasherDefault<IdHasher>>,
     /// Ids of connections that only time lets go on; each once.
     waiting: Vec<u64>,
 }
@@ -74,10 +96,10 @@ impl Table {
                 });
             }
             Event::End { time, connection, flow, position } => {
-                let mut shard = self.shard(connection);
+                let shard = &mut *self.shard(connection);
                 if let Some(conn) = shard.conns.get_mut(&connection) {
                     conn.end(flow, position, time, env);
-                    shard.note_waiting(connection);
+                    note_waiting(&mut shard.waiting, conn, connection);
                 }
             }
             Event::Close { time, info, final_positions } => {
@@ -104,7 +126,7 @@ impl Table {
     /// Lets connections of this worker's share of the table go on, as far as time has settled things.
     pub fn settle(&self, worker: usize, workers: usize, env: &mut Env) {
         for shard in self.share(worker, workers) {
-            let mut shard = lock(shard);
+            let shard = &mut *lock(shard);
             for id in std::mem::take(&mut shard.waiting) {
                 let Some(conn) = shard.conns.get_mut(&id) else { continue };
                 conn.is_noted = false;
@@ -120,7 +142,7 @@ impl Table {
                     continue;
                 }
                 conn.advance(env);
-                shard.note_waiting(id);
+                note_waiting(&mut shard.waiting, conn, id);
             }
         }
     }
@@ -176,13 +198,11 @@ impl Table {
     /// the kernel is asked where they ended.
     pub fn find_losses(&self, worker: usize, workers: usize, now: u64, env: &mut Env) {
         for shard in self.share(worker, workers) {
-            let mut shard = lock(shard);
-            let ids: Vec<u64> = shard.conns.iter().filter(|(_, conn)| !conn.ignored).map(|(&id, _)| id).collect();
-            for id in ids {
-                let Some(conn) = shard.conns.get_mut(&id) else { continue };
+            let shard = &mut *lock(shard);
+            for (&id, conn) in shard.conns.iter_mut().filter(|(_, conn)| !conn.ignored) {
                 if let Some(info) = env.control.socket(conn.socket).filter(|info| info.connection == id) {
                     conn.lost(info.lost, now, env);
-                    shard.note_waiting(id);
+                    note_waiting(&mut shard.waiting, conn, id);
                 }
             }
         }
@@ -208,10 +228,10 @@ impl Table {
     }
 
     fn with(&self, id: u64, socket: u64, env: &mut Env, work: impl FnOnce(&mut Conn, &mut Env)) {
-        let mut shard = self.shard(id);
+        let shard = &mut *self.shard(id);
         let conn = shard.conns.entry(id).or_insert_with(|| Conn::new(id, socket));
         work(conn, env);
-        shard.note_waiting(id);
+        note_waiting(&mut shard.waiting, conn, id);
     }
 
     fn shard(&self, id: u64) -> MutexGuard<'_, Shard> {
@@ -224,13 +244,10 @@ impl Table {
     }
 }
 
-impl Shard {
-    fn note_waiting(&mut self, id: u64) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        if conn.is_waiting && !conn.is_noted {
-            conn.is_noted = true;
-            self.waiting.push(id);
-        }
+fn note_waiting(waiting: &mut Vec<u64>, conn: &mut Conn, id: u64) {
+    if conn.is_waiting && !conn.is_noted {
+        conn.is_noted = true;
+        waiting.push(id);
     }
 }
 

@@ -41,7 +41,7 @@ pub trait Host {
     /// Whether more is held in memory than there should be.
     fn is_full(&self) -> bool;
     /// Takes an exchange that is as complete as it will get.
-    fn finished(&mut self, exchange: Exchange);
+    fn finished(&mut self, exchange: Box<Exchange>);
 }
 
 /// What is known of the connection as a whole.
@@ -676,14 +676,14 @@ impl Http1 {
         open.mark_truncated();
         let heads = [&open.request, &open.response].into_iter().flatten().map(|message| message.head.weight());
         self.heads = self.heads.saturating_sub(heads.sum());
-        host.finished(Exchange {
+        host.finished(Box::new(Exchange {
             id: 0,
             connection: connection.clone(),
             protocol: Protocol::Http1,
             request: open.request,
             response: open.response,
             missing: open.missing,
-        });
+        }));
     }
 }
 

@@ -26,7 +26,7 @@ pub fn body_wanted(
 }
 
 /// The record of a finished exchange; none where the level is `none`.
-pub fn record(capture: &HttpCapture, tags: &Tags, exchange: Exchange) -> Option<Record> {
+pub fn record(capture: &HttpCapture, tags: &Tags, exchange: Box<Exchange>) -> Option<Record> {
     let finished = SoFar {
         request: exchange.request.as_ref().map(|request| &request.head),
         response: exchange.response.as_ref().map(|response| &response.head),
@@ -40,7 +40,7 @@ pub fn record(capture: &HttpCapture, tags: &Tags, exchange: Exchange) -> Option<
     }
     let tags = finished.tags().clone();
     Some(Record::Exchange {
-        exchange: Box::new(exchange),
+        exchange,
         level,
         format: capture.format,
         encoding: capture.body_encoding,
@@ -67,7 +67,7 @@ impl Facts for SoFar<'_> {
         match field {
             Field::Method => self.request_text(|head| Some(text(head.method()))),
             Field::Path => self.request_text(|head| Some(text(url::path(head)))),
-            Field::Host => self.request_text(|head| Some(Cow::Owned(url::host(self.connection, head)))),
+            Field::Host => self.request_text(|head| Some(url::host(self.connection, head))),
             Field::Url => self.request_text(|head| Some(Cow::Owned(url::url(self.connection, head)))),
             Field::Scheme => self.request_text(|head| url::scheme(self.connection, head).map(text)),
             Field::Query => self.request_text(|head| url::query(head).map(text)),
@@ -152,7 +152,7 @@ impl<'a> SoFar<'a> {
             Peer::Ip => address.ip().map_or(Fact::Absent, Fact::Ip),
             Peer::Port => address.port().map_or(Fact::Absent, |port| Fact::Int(port.into())),
             Peer::Domain if is_source => Fact::Absent,
-            Peer::Domain => self.request_text(|head| Some(Cow::Owned(url::host(self.connection, head)))),
+            Peer::Domain => self.request_text(|head| Some(url::host(self.connection, head))),
             Peer::ProcessPath => text(process.map(|process| process.exe.as_str())),
             Peer::ProcessBinary => text(process.map(|process| process.binary())),
             Peer::ProcessPid => process.map_or(Fact::Absent, |process| Fact::Int(process.pid.into())),

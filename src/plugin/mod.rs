@@ -28,7 +28,7 @@ pub fn body_wanted(
 }
 
 /// What the stack's plugins make of a finished exchange.
-pub fn finish(stack: &Stack, tags: &Tags, exchange: Exchange, records: &mut Vec<Record>) {
+pub fn finish(stack: &Stack, tags: &Tags, exchange: Box<Exchange>, records: &mut Vec<Record>) {
     let Some((last, others)) = stack.capture.split_last() else { return };
     for capture in others {
         records.extend(http_capture::record(capture, tags, exchange.clone()));

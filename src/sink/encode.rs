@@ -2,13 +2,14 @@
 //!
 //! Everything appends to a byte buffer and nothing allocates. Nobody outside sinks needs this.
 
-use std::fmt::Display;
 use std::io::Write;
+use std::net::IpAddr;
 
+use crate::digits::{self, append_ip, append_number};
 use crate::exchange::Nanos;
 
-/// Writes one JSON text without ever holding it as values. Keys are written in the order of the calls; commas come by
-/// themselves.
+/// Writes one JSON text without ever holding it as values. Keys are written in the order of the calls. Every value is
+/// written with a comma behind it; what closes it takes back the last one.
 pub(super) struct Json<'a> {
     out: &'a mut Vec<u8>,
     /// Set when a string had bytes that are not UTF-8; each run of them was written as U+FFFD.
@@ -20,97 +21,109 @@ impl<'a> Json<'a> {
         Json { out, replaced: false }
     }
 
+    /// The text is complete: ends its line.
+    pub(super) fn end_line(mut self) {
+        self.take_comma();
+        self.out.push(b'\n');
+    }
+
     pub(super) fn open(&mut self, bracket: u8) {
-        self.comma();
         self.out.push(bracket);
     }
 
     pub(super) fn close(&mut self, bracket: u8) {
-        self.out.push(bracket);
+        self.take_comma();
+        self.out.extend_from_slice(&[bracket, b',']);
     }
 
     /// A key that is plain ASCII without quotes, as all of ours are.
+    #[inline(always)]
     pub(super) fn key(&mut self, key: &str) {
-        self.comma();
-        self.out.push(b'"');
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
+        self.key_and(key, "");
     }
 
     /// A key from outside.
     pub(super) fn foreign_key(&mut self, key: &[u8]) {
-        self.string(key);
+        self.quoted(key);
         self.out.push(b':');
     }
 
     /// A key with an object as its value, still to be closed.
+    #[inline(always)]
     pub(super) fn object(&mut self, key: &str) {
-        self.key(key);
-        self.out.push(b'{');
+        self.key_and(key, "{");
     }
 
     /// A key and its string, unless that is empty.
+    #[inline(always)]
     pub(super) fn text(&mut self, key: &str, value: impl AsRef<[u8]>) {
         let value = value.as_ref();
         if !value.is_empty() {
-            self.key(key);
-            self.string(value);
+            self.key_and(key, "\"");
+            self.part(value);
+            self.out.extend_from_slice(b"\",");
         }
     }
 
+    #[inline(always)]
     pub(super) fn number(&mut self, key: &str, value: u64) {
         self.key(key);
         append_number(self.out, value);
+        self.out.push(b',');
     }
 
     /// A number as a string, for identifiers: JSON readers may hold numbers as floats.
+    #[inline(always)]
     pub(super) fn quoted_number(&mut self, key: &str, value: u64) {
-        self.key(key);
-        self.out.push(b'"');
+        self.key_and(key, "\"");
         append_number(self.out, value);
-        self.out.push(b'"');
+        self.out.extend_from_slice(b"\",");
     }
 
     pub(super) fn boolean(&mut self, key: &str, value: bool) {
         self.key(key);
-        self.out.extend_from_slice(if value { b"true" } else { b"false" });
+        self.out.extend_from_slice(if value { b"true," } else { b"false," });
     }
 
     /// Milliseconds, to the microsecond.
     pub(super) fn millis(&mut self, key: &str, value: Option<f64>) {
         let Some(value) = value else { return };
         let micros = (value * 1000.0).round() as u64;
-        self.number(key, micros / 1000);
-        let mut decimals = *b".000";
-        fill_digits(&mut decimals[1..], micros % 1000);
+        self.key(key);
+        append_number(self.out, micros / 1000);
+        let mut decimals = *b".000,";
+        digits::fill(&mut decimals[1..4], micros % 1000);
         self.out.extend_from_slice(&decimals);
     }
 
+    #[inline(always)]
     pub(super) fn time(&mut self, key: &str, nanos: Nanos) {
-        self.key(key);
-        self.out.push(b'"');
+        self.key_and(key, "\"");
         append_time(self.out, nanos);
-        self.out.push(b'"');
+        self.out.extend_from_slice(b"\",");
     }
 
     pub(super) fn base64(&mut self, key: &str, bytes: &[u8]) {
-        self.key(key);
-        self.out.push(b'"');
+        self.key_and(key, "\"");
         append_base64(self.out, bytes);
-        self.out.push(b'"');
+        self.out.extend_from_slice(b"\",");
+    }
+
+    #[inline(always)]
+    pub(super) fn ip(&mut self, key: &str, ip: IpAddr) {
+        self.key_and(key, "\"");
+        append_ip(self.out, ip);
+        self.out.extend_from_slice(b"\",");
     }
 
     /// A string, in an array or as the value of a key.
     pub(super) fn string(&mut self, value: &[u8]) {
-        self.comma();
-        self.out.push(b'"');
-        self.part(value);
-        self.out.push(b'"');
+        self.quoted(value);
+        self.out.push(b',');
     }
 
     /// A string of parts joined by `, `.
     pub(super) fn joined<'v>(&mut self, values: impl Iterator<Item = &'v [u8]>) {
-        self.comma();
         self.out.push(b'"');
         for (position, value) in values.enumerate() {
             if position > 0 {
@@ -118,35 +131,45 @@ impl<'a> Json<'a> {
             }
             self.part(value);
         }
+        self.out.extend_from_slice(b"\",");
+    }
+
+    fn quoted(&mut self, value: &[u8]) {
+        self.out.push(b'"');
+        self.part(value);
         self.out.push(b'"');
     }
 
-    /// A key and what `value` displays, which must not need escapes.
-    pub(super) fn display(&mut self, key: &str, value: impl Display) {
-        self.key(key);
-        write!(self.out, "\"{value}\"").expect("writing to memory never fails");
+    /// A key and how its value begins. Inlined, so that all of it is one constant: this runs for every key of a record.
+    #[inline(always)]
+    fn key_and(&mut self, key: &str, begin: &str) {
+        let mut text = [0; 64];
+        let mut len = 0;
+        for part in ["\"", key, "\":", begin] {
+            text[len..len + part.len()].copy_from_slice(part.as_bytes());
+            len += part.len();
+        }
+        self.out.extend_from_slice(&text[..len]);
     }
 
     fn part(&mut self, value: &[u8]) {
-        if !has_byte(value, |byte| is_unprintable(byte) | (byte == b'"') | (byte == b'\\')) {
-            return self.out.extend_from_slice(value);
-        }
+        let needs_care = |byte| is_unprintable(byte) | (byte == b'"') | (byte == b'\\');
+        let Some(at) = find_byte(value, needs_care) else { return self.out.extend_from_slice(value) };
+        let (plain, value) = value.split_at(at);
+        self.out.extend_from_slice(plain);
         match std::str::from_utf8(value) {
-            Ok(text) => append_escaped(self.out, text, &JSON_SPECIAL, json_escape),
+            Ok(text) => append_escaped(self.out, text, is_json_special, json_escape),
             Err(_) => {
                 self.replaced = true;
-                each_chunk(value, |text| append_escaped(self.out, text, &JSON_SPECIAL, json_escape));
+                each_chunk(value, |text| append_escaped(self.out, text, is_json_special, json_escape));
             }
         }
     }
 
-    /// A comma, unless this is the first of its object or array, the value of a key, or the start of all. Strings end
-    /// in a quote, so the last byte tells.
-    fn comma(&mut self) {
-        if let Some(last) = self.out.last()
-            && !matches!(last, b'{' | b'[' | b':' | b'\n')
-        {
-            self.out.push(b',');
+    /// Strings end in a quote, so a comma at the end is one between values.
+    fn take_comma(&mut self) {
+        if self.out.last() == Some(&b',') {
+            self.out.pop();
         }
     }
 }
@@ -154,13 +177,13 @@ impl<'a> Json<'a> {
 /// Appends `value` so that a terminal shows it and does nothing else: control characters become `\n`, `\x1b`,
 /// `\u{9b}`, bytes that are not UTF-8 become U+FFFD. The characters in `plain` are let through.
 pub(super) fn append_visible(out: &mut Vec<u8>, value: &[u8], plain: &[char]) {
-    if !has_byte(value, is_unprintable) {
-        return out.extend_from_slice(value);
-    }
+    let Some(at) = find_byte(value, is_unprintable) else { return out.extend_from_slice(value) };
+    let (printable, value) = value.split_at(at);
+    out.extend_from_slice(printable);
     let escape = |out: &mut Vec<u8>, character: char| visible_escape(out, character, plain);
     match std::str::from_utf8(value) {
-        Ok(text) => append_escaped(out, text, &CONTROL_SPECIAL, escape),
-        Err(_) => each_chunk(value, |text| append_escaped(out, text, &CONTROL_SPECIAL, escape)),
+        Ok(text) => append_escaped(out, text, is_control_special, escape),
+        Err(_) => each_chunk(value, |text| append_escaped(out, text, is_control_special, escape)),
     }
 }
 
@@ -169,16 +192,25 @@ fn is_unprintable(byte: u8) -> bool {
     byte.wrapping_sub(0x20) > b'~' - 0x20
 }
 
-/// Whether any byte is so. Pieces of fixed size without a way out of their middle compile to vector instructions (the
-/// last one overlaps the one before it); headers are the bulk of what is written.
-fn has_byte(bytes: &[u8], is_so: impl Fn(u8) -> bool) -> bool {
+/// Where the first byte is that is so; a space must never be. Pieces of fixed size without a way out of their middle
+/// compile to vector instructions (the last one overlaps the one before it): headers and bodies are the bulk of what is
+/// written.
+fn find_byte(bytes: &[u8], is_so: impl Fn(u8) -> bool) -> Option<usize> {
     const PIECE: usize = 16;
     let in_piece = |piece: &[u8; PIECE]| piece.iter().fold(0, |so, &byte| so | u8::from(is_so(byte))) != 0;
-    let (pieces, _) = bytes.as_chunks::<PIECE>();
-    match bytes.last_chunk::<PIECE>() {
-        Some(last) => pieces.iter().any(in_piece) || in_piece(last),
-        None => bytes.iter().any(|&byte| is_so(byte)),
-    }
+    let from = match bytes.last_chunk::<PIECE>() {
+        Some(last) => {
+            let (pieces, _) = bytes.as_chunks::<PIECE>();
+            let number = pieces.iter().position(in_piece);
+            number.map(|number| number * PIECE).or_else(|| in_piece(last).then(|| bytes.len() - PIECE))
+        }
+        None => {
+            let mut piece = [b' '; PIECE];
+            piece[..bytes.len()].copy_from_slice(bytes);
+            in_piece(&piece).then_some(0)
+        }
+    }?;
+    bytes[from..].iter().position(|&byte| is_so(byte)).map(|at| from + at)
 }
 
 /// RFC 3339, UTC, nine decimals.
@@ -187,13 +219,13 @@ fn append_time(out: &mut Vec<u8>, nanos: Nanos) {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil_from_days(days);
     let mut time = *b"0000-00-00T00:00:00.000000000Z";
-    fill_digits(&mut time[..4], year);
-    fill_digits(&mut time[5..7], month);
-    fill_digits(&mut time[8..10], day);
-    fill_digits(&mut time[11..13], second / 3600);
-    fill_digits(&mut time[14..16], second / 60 % 60);
-    fill_digits(&mut time[17..19], second % 60);
-    fill_digits(&mut time[20..29], fraction);
+    digits::fill(&mut time[..4], year);
+    digits::fill(&mut time[5..7], month);
+    digits::fill(&mut time[8..10], day);
+    digits::fill(&mut time[11..13], second / 3600);
+    digits::fill(&mut time[14..16], second / 60 % 60);
+    digits::fill(&mut time[17..19], second % 60);
+    digits::fill(&mut time[20..29], fraction);
     out.extend_from_slice(&time);
 }
 
@@ -208,27 +240,6 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
-fn append_number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut first = digits.len();
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return out.extend_from_slice(&digits[first..]);
-        }
-    }
-}
-
-/// Writes the last digits of a number, as many as there is room for, with zeros before it.
-fn fill_digits(room: &mut [u8], mut number: u64) {
-    for digit in room.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
 }
 
 /// RFC 4648 section 4, with padding.
@@ -246,26 +257,14 @@ fn append_base64(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// First bytes of characters that may need an escape in JSON: what the format demands, all control characters (a
 /// terminal obeys U+0080 to U+009F too), and the line ends U+2028 and U+2029, so that every reader sees one line.
-const JSON_SPECIAL: [bool; 256] = {
-    let mut special = CONTROL_SPECIAL;
-    special[b'"' as usize] = true;
-    special[b'\\' as usize] = true;
-    special[0xe2] = true;
-    special
-};
+fn is_json_special(byte: u8) -> bool {
+    is_control_special(byte) | (byte == b'"') | (byte == b'\\') | (byte == 0xe2)
+}
 
 /// First bytes of control characters.
-const CONTROL_SPECIAL: [bool; 256] = {
-    let mut special = [false; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        special[byte] = true;
-        byte += 1;
-    }
-    special[0x7f] = true;
-    special[0xc2] = true;
-    special
-};
+fn is_control_special(byte: u8) -> bool {
+    (byte < 0x20) | (byte == 0x7f) | (byte == 0xc2)
+}
 
 /// Appends the escape of a character that needs one, and says whether it did.
 fn json_escape(out: &mut Vec<u8>, character: char) -> bool {
@@ -301,26 +300,24 @@ fn visible_escape(out: &mut Vec<u8>, character: char, plain: &[char]) -> bool {
     true
 }
 
-/// Copies `text`, in runs as long as can be, handing to `escape` each character that begins with a `special` byte.
-fn append_escaped(out: &mut Vec<u8>, text: &str, special: &[bool; 256], escape: impl Fn(&mut Vec<u8>, char) -> bool) {
-    let bytes = text.as_bytes();
-    let mut copied = 0;
-    let mut at = 0;
-    while at < bytes.len() {
-        if !special[usize::from(bytes[at])] {
-            at += 1;
-            continue;
+/// Copies `text`, in runs as long as can be, handing to `escape` each character that begins with a special byte.
+fn append_escaped(
+    out: &mut Vec<u8>,
+    mut text: &str,
+    is_special: impl Fn(u8) -> bool,
+    escape: impl Fn(&mut Vec<u8>, char) -> bool,
+) {
+    while let Some(at) = find_byte(text.as_bytes(), &is_special) {
+        let (before, rest) = text.split_at(at);
+        let character = rest.chars().next().expect("a byte was found there");
+        let (special, rest) = rest.split_at(character.len_utf8());
+        out.extend_from_slice(before.as_bytes());
+        if !escape(out, character) {
+            out.extend_from_slice(special.as_bytes());
         }
-        let character = match bytes[at] {
-            byte if byte.is_ascii() => char::from(byte),
-            _ => text[at..].chars().next().expect("special bytes begin characters"),
-        };
-        let end = at + character.len_utf8();
-        out.extend_from_slice(&bytes[copied..at]);
-        copied = if escape(out, character) { end } else { at };
-        at = end;
+        text = rest;
     }
-    out.extend_from_slice(&bytes[copied..]);
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// Shows `value` as text, U+FFFD where it is not UTF-8.
@@ -388,7 +385,7 @@ mod tests {
     #[test]
     fn json_escapes_all_that_ends_a_line_or_moves_a_terminal() {
         let mut out = Vec::new();
-        Json::new(&mut out).string("\"\\\n\r\t\0\x1b\x7f\u{85}\u{9b}\u{2028}é€😀".as_bytes());
+        Json::new(&mut out).quoted("\"\\\n\r\t\0\x1b\x7f\u{85}\u{9b}\u{2028}é€😀".as_bytes());
         let expected = r#""\"\\\n\r\t\u0000\u001b\u007f\u0085\u009b\u2028é€😀""#;
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
@@ -397,7 +394,7 @@ mod tests {
         #[test]
         fn json_strings_read_back(text in any::<String>()) {
             let mut out = Vec::new();
-            Json::new(&mut out).string(text.as_bytes());
+            Json::new(&mut out).quoted(text.as_bytes());
             prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
         }
 
@@ -405,7 +402,7 @@ mod tests {
         fn bytes_that_are_not_utf8_become_the_replacement_character(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             let mut out = Vec::new();
             let mut json = Json::new(&mut out);
-            json.string(&bytes);
+            json.quoted(&bytes);
             let replaced = json.replaced;
             prop_assert_eq!(replaced, std::str::from_utf8(&bytes).is_err());
             prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), String::from_utf8_lossy(&bytes).into_owned());

@@ -37,7 +37,7 @@ pub(super) fn append_exchange(out: &mut Vec<u8>, scratch: &mut Scratch, exchange
     json.text("direction", exchange.connection.direction.name());
     incomplete_names(&mut json, exchange, shape.level, request.unwrap_or_default(), response.unwrap_or_default());
     json.close(b'}');
-    out.push(b'\n');
+    json.end_line();
 }
 
 /// Appends a connection event as a line.
@@ -64,7 +64,7 @@ pub(super) fn append_connection(out: &mut Vec<u8>, event: &ConnectionEvent) {
     json.boolean("finalized", event.finalized);
     json.text("error", event.error.as_deref().unwrap_or_default());
     json.close(b'}');
-    out.push(b'\n');
+    json.end_line();
 }
 
 fn metadata(json: &mut Json, exchange: &Exchange, shape: &Shape) {
@@ -74,7 +74,7 @@ fn metadata(json: &mut Json, exchange: &Exchange, shape: &Shape) {
     json.quoted_number("request_id", exchange.id);
     json.quoted_number("connection_id", connection.id);
     if let Some(request) = &exchange.request {
-        json.text("endpoint_id", url::host(connection, &request.head));
+        json.text("endpoint_id", &*url::host(connection, &request.head));
     }
     json.quoted_number("process_id", process.pid.into());
     json.text("process_exe", &process.exe);
@@ -286,7 +286,7 @@ fn event_end(json: &mut Json, key: &str, address: &Address, process: Option<&Pro
 fn append_address(json: &mut Json, address: &Address) {
     match address {
         Address::Ip(address) => {
-            json.display("ip", address.ip().to_canonical());
+            json.ip("ip", address.ip());
             json.number("port", address.port().into());
         }
         Address::Unix(path) => json.text("path", path),

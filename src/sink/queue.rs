@@ -130,18 +130,20 @@ fn run(mut sink: Box<dyn Sink>, queue: &Receiver<Arc<Batch>>, stats: &Stats, clo
         log::debug!("cannot raise the priority of a sink: {error}");
     }
     while let Ok(batch) = queue.recv() {
+        let mut written = 0;
         for record in &batch.records {
             if !sink.wants(record) {
                 continue;
             }
             match sink.write(record) {
-                Ok(()) => stats.written.add(1),
+                Ok(()) => written += 1,
                 Err(error) => {
                     stats.lost_sink.add(1);
                     note(&error, closed);
                 }
             }
         }
+        stats.written.add(written);
         drop(batch);
         if queue.is_empty()
             && let Err(error) = sink.flush()

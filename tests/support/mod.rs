@@ -8,10 +8,13 @@
 pub mod backend;
 pub mod captured;
 pub mod client;
+pub mod docker;
 pub mod haproxy;
+pub mod netns;
 pub mod nginx;
 pub mod payload;
 pub mod program;
+pub mod relay;
 pub mod scene;
 pub mod sidetap;
 pub mod socket;

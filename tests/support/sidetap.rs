@@ -36,6 +36,11 @@ impl CapturePath {
         }
     }
 
+    /// The one that the agent takes by itself.
+    pub fn best() -> CapturePath {
+        if CapturePath::Socket.unavailable().is_none() { CapturePath::Socket } else { CapturePath::Syscall }
+    }
+
     /// Why this kernel does not have it.
     fn unavailable(self) -> Option<&'static str> {
         const TRACEPOINT: &[u8] = b"btf_trace_sock_send_length";
@@ -48,15 +53,16 @@ impl CapturePath {
 /// Runs a test's body on one path, or says why it cannot.
 pub fn run_on(path: CapturePath, body: fn(CapturePath)) {
     println!("capture path: {}", path.name());
-    assert!(is_root(), "live tests need root and BPF: leave them out with -E 'not binary(/^live_/)'");
+    assert_root();
     match path.unavailable() {
         Some(reason) => println!("skipped: {reason}"),
         None => body(path),
     }
 }
 
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+pub fn assert_root() {
+    let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    assert!(is_root, "live tests need root and BPF: leave them out with -E 'not binary(/^live_/)'");
 }
 
 /// The binary under test: `SIDETAP_BIN`, else the one of this build.

@@ -37,9 +37,9 @@ impl Host for Outside {
         self.full
     }
 
-    fn finished(&mut self, exchange: Exchange) {
+    fn finished(&mut self, exchange: Box<Exchange>) {
         self.held -= exchange.kept();
-        self.exchanges.push(exchange);
+        self.exchanges.push(*exchange);
     }
 }
 

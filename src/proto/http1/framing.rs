@@ -91,12 +91,14 @@ fn is_chunked(coding: &[u8]) -> bool {
 /// All `Content-Length` lines as one list: its value where all are the same (rule 5), none where there is none.
 fn length(head: &Head) -> Result<Option<u64>, Invalid> {
     let mut length = None;
-    for element in values(head, "content-length").flat_map(list) {
-        let value = content_length(element).ok_or(Invalid::ContentLength)?;
-        if length.is_some_and(|before| before != value) {
-            return Err(Invalid::ContentLength);
+    for line in values(head, "content-length") {
+        for element in list(line) {
+            let value = content_length(element).ok_or(Invalid::ContentLength)?;
+            if length.is_some_and(|before| before != value) {
+                return Err(Invalid::ContentLength);
+            }
+            length = Some(value);
         }
-        length = Some(value);
     }
     Ok(length)
 }

@@ -49,6 +49,20 @@ pub(super) fn field_line(line: &[u8], space_before_colon: bool) -> Option<(&[u8]
     Some((name, field_content(value)?))
 }
 
+/// The same with its line break, from bytes that go on behind it: name, value and what goes on. None also where the line
+/// is not complete.
+pub(super) fn whole_field_line(input: &[u8], space_before_colon: bool) -> Option<(&[u8], &[u8], &[u8])> {
+    let (after_name, name) = token(input).ok()?;
+    let after_name = if space_before_colon { trim_start(after_name) } else { after_name };
+    let value = after_name.strip_prefix(b":")?;
+    // The end, or a byte that must not stand before it: see `field_content`.
+    let end = memchr::memchr3(b'\n', b'\r', 0, value)?;
+    match &value[end..] {
+        [b'\n', behind @ ..] | [b'\r', b'\n', behind @ ..] => Some((name, trim(&value[..end]), behind)),
+        _ => None,
+    }
+}
+
 /// A field's value without the white space around it; none where it holds a byte that makes recipients disagree about
 /// where the line ends: CR or NUL (RFC 9110 section 5.5). Other control characters are kept.
 pub(super) fn field_content(value: &[u8]) -> Option<&[u8]> {

@@ -24,6 +24,11 @@ pub(super) struct Search {
     start_line: Option<(StartLine, Version)>,
 }
 
+/// The longest section that is parsed before its end was found.
+const SHORT_SECTION: usize = 8 << 10;
+/// Room for so many fields is made at first.
+const USUAL_FIELDS: usize = 16;
+
 /// So many bytes at a line's start tell whether it can become a start line.
 const START_LINE_PREFIX: usize = 128;
 
@@ -43,11 +48,17 @@ impl Search {
 
     /// The head at the start of `input` and how many bytes it takes; none while it is not complete.
     pub(super) fn head(&mut self, input: &[u8], side: Side) -> Result<Option<(Head, usize)>, Invalid> {
-        if self.start_line.is_none() && !self.find_start_line(input, side)? {
+        let is_new = self.start_line.is_none();
+        if is_new && !self.find_start_line(input, side)? {
             return Ok(None);
         }
+        let (start, version) = self.start_line.expect("the start line was just found");
+        if is_new && let Some((fields, end)) = short_fields(input, (self.begin, self.line), side) {
+            let text = input[self.begin..end].to_vec();
+            *self = Search::default();
+            return Ok(Some((Head { text, start, version, fields }, end)));
+        }
         let Some(end) = self.find_end(input)? else { return Ok(None) };
-        let (start, version) = self.start_line.expect("the start line was found before the end");
         let mut text = input[self.begin..end].to_vec();
         let fields_at = memchr(b'\n', &text).map_or(text.len(), |lf| lf + 1);
         let fields = parse_fields(&mut text, fields_at, self.lines, side)?;
@@ -165,6 +176,24 @@ fn parse_start_line(line: &[u8], side: Side) -> Option<(StartLine, Version)> {
             let reason = span(line, 0, parts.reason);
             Some((StartLine::Response { status: parts.status, reason }, parts.version))
         }
+    }
+}
+
+/// The short way for the usual head, which is there as a whole: its fields and where it ends, each byte looked at once.
+/// None for one that is long, not complete, folded or wrong: the long way tells what it is.
+///
+/// The section begins at `begin`, from which spans count, its fields at `at`.
+fn short_fields(input: &[u8], (begin, at): (usize, usize), side: Side) -> Option<(Vec<(Span, Span)>, usize)> {
+    let section = &input[begin..input.len().min(begin + SHORT_SECTION)];
+    let mut fields = Vec::with_capacity(USUAL_FIELDS);
+    let mut rest = section.get(at - begin..)?;
+    loop {
+        if let [b'\n', behind @ ..] | [b'\r', b'\n', behind @ ..] = rest {
+            return Some((fields, begin + section.len() - behind.len()));
+        }
+        let (name, value, behind) = grammar::whole_field_line(rest, side == Side::Response)?;
+        fields.push((span(section, 0, name), span(section, 0, value)));
+        rest = behind;
     }
 }
 
