@@ -36,6 +36,9 @@ use crate::worker;
 /// How long the sinks may take to write what they have been given when the agent ends.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
+/// How long the start waits for what container runtimes know.
+const FIRST_WORDS: Duration = Duration::from_secs(2);
+
 /// How often it is looked whether memory can be given back, and above what, in bytes.
 const TRIM_EVERY: Duration = Duration::from_secs(2);
 const TRIM_ABOVE: usize = 48 << 20;
@@ -62,7 +65,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let recording = recording.transpose()?;
     let (recorder, recording) = recording.unzip();
 
-    let identity = Identity::new(stats.clone());
+    let mut identity = Identity::new(stats.clone());
     // Early: what runs already is to have its name from the first transaction on.
     let runtimes = runtime::watch(&sockets(run), identity.containers())?;
 
@@ -72,6 +75,8 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
         .with_processes(identity.processes());
     let pipeline = Arc::new(pipeline);
     identity.scan();
+    runtimes.wait_for_first_words(FIRST_WORDS);
+    identity.name_networks();
     judge_running(&pipeline, &kernel);
     kernel.set_tap(tap_now);
 

@@ -43,12 +43,13 @@ struct Seen {
 pub struct Identity {
     processes: Arc<Processes>,
     questions: Receiver<Question>,
+    seen: Seen,
 }
 
 impl Identity {
     pub fn new(stats: Arc<Stats>) -> Identity {
         let (processes, questions) = Processes::with_questions(stats);
-        Identity { processes: Arc::new(processes), questions }
+        Identity { processes: Arc::new(processes), questions, seen: Seen::default() }
     }
 
     pub fn processes(&self) -> Arc<Processes> {
@@ -80,9 +81,8 @@ impl Identity {
         thread.context("cannot start the thread that finds out about processes")
     }
 
-    fn run(&self, stop: &AtomicBool) {
+    fn run(mut self, stop: &AtomicBool) {
         self.processes.follow_containers();
-        let mut seen = Seen::default();
         // What began between the first look and the first event was told by neither.
         self.scan();
         let mut next_expiry = bpf::boot_time() + EXPIRE_EVERY;
@@ -92,7 +92,7 @@ impl Identity {
                 self.answer(question);
             }
             if self.questions.is_empty() {
-                self.name_networks(&mut seen);
+                self.name_networks();
             }
             let now = bpf::boot_time();
             if now >= next_expiry {
@@ -118,7 +118,8 @@ impl Identity {
     }
 
     /// Gives every network namespace the names that the runtimes know in it, where any of that is new.
-    fn name_networks(&self, seen: &mut Seen) {
+    pub fn name_networks(&mut self) {
+        let seen = &mut self.seen;
         let generation = self.processes.containers.generation();
         let namespaces = self.processes.net_namespaces();
         if seen.generation == generation && seen.namespaces == namespaces {

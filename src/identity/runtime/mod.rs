@@ -25,6 +25,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use log::Level;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
@@ -85,6 +86,8 @@ pub struct Watchers {
     /// Dropped to stop the threads.
     stop: Vec<oneshot::Sender<Infallible>>,
     threads: Vec<JoinHandle<()>>,
+    /// Ends when each runtime has said a first word, or was found not to be there.
+    first_words: Receiver<Infallible>,
 }
 
 impl Drop for Watchers {
@@ -99,8 +102,12 @@ impl Drop for Watchers {
 
 /// Follows the runtimes behind `sockets`. Fails only where no thread can be had; a runtime may come at any time.
 pub fn watch(sockets: &Sockets, containers: &Arc<Containers>) -> Result<Watchers> {
-    let mut watchers = Watchers { stop: Vec::new(), threads: Vec::new() };
-    let link = |runtime, given, usual| Link::new(runtime, places(given, usual), containers.clone());
+    let (first_word, first_words) = bounded(0);
+    let mut watchers = Watchers { stop: Vec::new(), threads: Vec::new(), first_words };
+    let link = |runtime, given, usual| {
+        let link = Link::new(runtime, places(given, usual), containers.clone());
+        Link { first_word: Cell::new(Some(first_word.clone())), ..link }
+    };
     watchers.start(link("docker", &sockets.docker, DOCKER), docker::session)?;
     watchers.start(link("containerd", &sockets.containerd, CONTAINERD), containerd::session)?;
     watchers.start(link("cri", &sockets.cri, CRI), cri::session)?;
@@ -116,6 +123,12 @@ fn places(given: &Option<PathBuf>, usual: &[&str]) -> Vec<PathBuf> {
 }
 
 impl Watchers {
+    /// Waits, at most so long, until all that the runtimes know from the start is known here too.
+    pub fn wait_for_first_words(&self, at_most: Duration) {
+        // Nothing is ever sent: the last sender is dropped.
+        let _ = self.first_words.recv_timeout(at_most);
+    }
+
     fn start<S>(&mut self, link: Link, session: S) -> Result<()>
     where
         S: AsyncFn(&Link) -> Result<Infallible> + Send + 'static,
@@ -155,6 +168,8 @@ struct Link {
     complained: Cell<bool>,
     /// It comes and goes faster than anybody wants to read.
     flaps: Cell<bool>,
+    /// Dropped when it has said its first word or was found not to be there.
+    first_word: Cell<Option<Sender<Infallible>>>,
 }
 
 impl Link {
@@ -167,6 +182,7 @@ impl Link {
             is_known: Cell::new(false),
             complained: Cell::new(false),
             flaps: Cell::new(false),
+            first_word: Cell::new(None),
         }
     }
 
@@ -187,6 +203,7 @@ impl Link {
 
     /// Its list has been read. Whether the log was told.
     fn known(&self) -> bool {
+        self.first_word.take();
         let is_news = !self.is_known.replace(true) && !self.flaps.get();
         if is_news {
             log::info!("{}: containers are known from {}", self.runtime, self.place.borrow().display());
@@ -196,6 +213,7 @@ impl Link {
 
     /// A session ended. The level at which the log was told.
     fn lost(&self, error: &anyhow::Error, lasted: Duration) -> Level {
+        self.first_word.take();
         let was_known = self.is_known.replace(false);
         if lasted >= STEADY {
             self.complained.set(false);
@@ -404,6 +422,16 @@ mod tests {
         assert_eq!(twins("/dev/null"), ["/dev/null", "/proc/1/root/dev/null"]);
         assert_eq!(twins("/var/run/."), ["/var/run/.", "/proc/1/root/run"]);
         assert_eq!(twins("/var/lib"), ["/var/lib", "/proc/1/root/var/lib"]);
+    }
+
+    #[test]
+    fn where_no_runtime_is_nobody_waits_for_its_first_word() {
+        let absent = Some(PathBuf::from("/nonexistent/socket"));
+        let sockets = Sockets { docker: absent.clone(), containerd: absent, cri: Some(PathBuf::new()) };
+        let watchers = watch(&sockets, &Arc::new(Containers::new())).unwrap();
+        let started = Instant::now();
+        watchers.wait_for_first_words(Duration::from_secs(60));
+        assert!(started.elapsed() < Duration::from_secs(10));
     }
 
     #[test]
