@@ -24,7 +24,7 @@ static __always_inline bool is_filling(void *buffer, __u64 size)
 	return unread < settings.watermark && unread + size >= settings.watermark;
 }
 
-static __always_inline bool output(void *event, __u64 size, __u32 lost)
+static __always_inline bool output_as(void *event, __u64 size, __u32 lost, __u32 counter)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
 	void *buffer = bpf_map_lookup_elem(&buffers, &cpu);
@@ -34,8 +34,13 @@ static __always_inline bool output(void *event, __u64 size, __u32 lost)
 		count(lost);
 		return false;
 	}
-	count(COUNT_EVENTS);
+	count(counter);
 	return true;
+}
+
+static __always_inline bool output(void *event, __u64 size, __u32 lost)
+{
+	return output_as(event, size, lost, COUNT_EVENTS);
 }
 
 static __always_inline void fill_head(struct event_head *head, __u32 kind, __u32 pid)

@@ -44,6 +44,7 @@ enum connection_flag {
 	CONNECTION_SHUT = 32,     /* our FIN was sent: final[SENT] is set */
 	CONNECTION_CLOSED = 64,   /* both of `final` are set */
 	CONNECTION_LOST = 128,    /* `lost` is set */
+	CONNECTION_OURS = 256,    /* at the other end are we ourselves */
 };
 
 /* what user space says of a connection, in struct order */
@@ -60,8 +61,9 @@ enum process_verdict {
 };
 
 enum counter {
-	COUNT_CALLS,     /* calls that moved bytes of tapped connections */
-	COUNT_EVENTS,    /* events given to the buffers */
+	COUNT_CALLS,  /* calls that moved bytes of tapped connections */
+	COUNT_EVENTS, /* events given to the buffers, but for those of processes */
+	COUNT_PROCESS_EVENTS,
 	COUNT_LOST_DATA, /* buffer full */
 	COUNT_LOST_OPEN,
 	COUNT_LOST_END,
@@ -152,9 +154,9 @@ struct connection {
 	__u8 remote[16]; /* IPv4 as the first four bytes */
 	__u16 local_port;
 	__u16 remote_port;
-	__u16 family;
+	__u8 family;
 	__u8 role;
-	__u8 flags; /* enum connection_flag */
+	__u16 flags; /* enum connection_flag */
 };
 
 /* A connection's first call that moved bytes. */

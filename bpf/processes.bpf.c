@@ -130,7 +130,7 @@ static __always_inline void tell(const struct task_struct *task, __u32 kind, con
 	size = used;
 	barrier_var(size);
 	size &= PROCESS_TEXT_MAX;
-	output(event, sizeof(*event) + size, COUNT_LOST_PROCESS);
+	output_as(event, sizeof(*event) + size, COUNT_LOST_PROCESS, COUNT_PROCESS_EVENTS);
 }
 
 SEC("tp_btf/sched_process_exec")
@@ -183,6 +183,6 @@ int BPF_PROG(process_exit, struct task_struct *task)
 		return 0;
 	fill_head(&event.head, EVENT_EXIT, pid);
 	event.started = BPF_CORE_READ(task, group_leader, start_boottime);
-	output(&event, sizeof(event), COUNT_LOST_PROCESS);
+	output_as(&event, sizeof(event), COUNT_LOST_PROCESS, COUNT_PROCESS_EVENTS);
 	return 0;
 }

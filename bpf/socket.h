@@ -196,7 +196,15 @@ static __always_inline struct connection *older_tcp_connection(const struct sock
 	return insert_connection(&connections, &c);
 }
 
-static __always_inline struct connection *new_unix_connection(const struct sock *sk, __u32 inode, __u8 flags)
+/* Of a Unix socket: who connected it or listened when it was connected (init_peercred); 0 where that is not known. */
+static __always_inline __u32 peer_pid(const struct sock *sk)
+{
+	struct pid *peer = BPF_CORE_READ(sk, sk_peer_pid);
+
+	return peer ? BPF_CORE_READ(peer, numbers[0].nr) : 0;
+}
+
+static __always_inline struct connection *new_unix_connection(const struct sock *sk, __u32 inode, __u16 flags)
 {
 	struct connection c = { .flags = CONNECTION_COUNTED | flags };
 
@@ -208,13 +216,15 @@ static __always_inline struct connection *new_unix_connection(const struct sock 
 	if (!(flags & CONNECTION_OLDER))
 		c.opened = bpf_ktime_get_boot_ns();
 	c.role = unix_role(sk);
+	if (peer_pid(sk) == settings.self)
+		c.flags |= CONNECTION_OURS;
 	return insert_connection(&unix_connections, &c);
 }
 
 /* Filters that the connection itself decides. */
 static __always_inline bool is_left_out(const struct connection *c)
 {
-	if (settings.ignore_loopback && c->flags & CONNECTION_LOOPBACK)
+	if (c->flags & CONNECTION_OURS || (settings.ignore_loopback && c->flags & CONNECTION_LOOPBACK))
 		return true;
 	return settings.role && c->role && c->role != settings.role;
 }

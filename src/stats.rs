@@ -65,6 +65,7 @@ impl Stats {
             ("lost.bad_events", self.bad_events.get()),
             ("kernel.calls", kernel.calls),
             ("kernel.events", kernel.events),
+            ("kernel.process_events", kernel.process_events),
             ("kernel.skipped", kernel.skipped),
             ("kernel.left_out", kernel.left_out),
             ("kernel.unreadable", kernel.faults),

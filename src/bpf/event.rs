@@ -136,9 +136,10 @@ pub enum Event<'a> {
         moved: u32,
         message: &'a [u8],
     },
-    /// A process was made or has become another program.
+    /// A process was made, or has become another program (`is_exec`).
     Process {
         time: u64,
+        is_exec: bool,
         info: Box<ProcessInfo>,
     },
     Exit {
@@ -232,10 +233,11 @@ impl<'a> Event<'a> {
                 let info = Box::new(SocketInfo::from_kernel(&event.connection));
                 Some(Event::Dns { time: head.time, info, moved: event.moved, message })
             }
-            types::event_kind::EVENT_EXEC | types::event_kind::EVENT_FORK => {
+            kind @ (types::event_kind::EVENT_EXEC | types::event_kind::EVENT_FORK) => {
                 let event: types::process_event = copied(bytes)?;
                 let info = ProcessInfo::from_kernel(&event, &bytes[size_of::<types::process_event>()..])?;
-                Some(Event::Process { time: head.time, info: Box::new(info) })
+                let is_exec = kind == types::event_kind::EVENT_EXEC;
+                Some(Event::Process { time: head.time, is_exec, info: Box::new(info) })
             }
             types::event_kind::EVENT_EXIT => {
                 let event: types::exit_event = copied(bytes)?;
@@ -315,7 +317,7 @@ impl SocketInfo {
     }
 }
 
-fn address(family: u16, bytes: &[u8; 16], port: u16) -> Address {
+fn address(family: u8, bytes: &[u8; 16], port: u16) -> Address {
     let ip = match i32::from(family) {
         libc::AF_INET => IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
         libc::AF_INET6 => Ipv6Addr::from(*bytes).to_canonical(),

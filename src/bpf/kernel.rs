@@ -54,7 +54,9 @@ pub struct Tap {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     pub calls: u64,
+    /// But for those of processes.
     pub events: u64,
+    pub process_events: u64,
     pub lost_data: u64,
     pub lost_connections: u64,
     pub lost_processes: u64,
@@ -201,6 +203,7 @@ impl Kernel {
         Counters {
             calls: get(types::counter::COUNT_CALLS),
             events: get(types::counter::COUNT_EVENTS),
+            process_events: get(types::counter::COUNT_PROCESS_EVENTS),
             lost_data: self.lost_data(),
             lost_connections: get(types::counter::COUNT_LOST_OPEN)
                 + get(types::counter::COUNT_LOST_END)

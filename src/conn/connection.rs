@@ -157,7 +157,7 @@ impl Conn {
             found => {
                 // The events of its fork and exec may be on the way through another CPU's buffer.
                 if found.is_none() && awaiting.since <= env.settled {
-                    env.processes.look_for(owner);
+                    env.processes.look_for(owner, self.latest);
                 }
                 self.awaiting = Some(awaiting);
             }

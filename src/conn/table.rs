@@ -109,8 +109,8 @@ impl Table {
                 });
             }
             Event::Dns { time, info, moved, message } => dns::answered(time, &info, moved, message, env),
-            Event::Process { time, info } => {
-                let process = env.processes.learn(&info, time);
+            Event::Process { time, is_exec, info } => {
+                let process = env.processes.learn(&info, time, is_exec);
                 if env.settings.tap.filters.verdict(&process) == Tapped::No {
                     env.control.judge(&info.owner, true);
                 }

@@ -817,7 +817,7 @@ const MS: u64 = 1_000_000;
 fn exec(exe: &str, exec_id: u32, time: u64) -> Event<'static> {
     let owner = Owner { exec_id, ..info(Role::Server).owner };
     let info = ProcessInfo { owner, exe: exe.to_owned(), ..ProcessInfo::default() };
-    Event::Process { time, info: Box::new(info) }
+    Event::Process { time, is_exec: true, info: Box::new(info) }
 }
 
 fn exes(bench: &Bench) -> Vec<&str> {
@@ -917,7 +917,7 @@ fn a_dns_answer_names_the_peers_of_its_network_namespace() {
         let mut bench = Bench { processes: Processes::recorded(), ..Bench::new() };
         let owner = info(Role::Client).owner;
         let process = ProcessInfo { owner, net_namespace, ..ProcessInfo::default() };
-        bench.event(Event::Process { time: MS, info: Box::new(process) });
+        bench.event(Event::Process { time: MS, is_exec: true, info: Box::new(process) });
         bench.event(dns_answer());
         bench.event(Event::Open(Box::new(Opened { time: 10 * MS, info: info(Role::Client) })));
         bench.sent(0, REQUEST, 11 * MS);
@@ -948,7 +948,7 @@ fn a_dns_answer_over_tcp_names_peers_too() {
     let mut bench = Bench { processes: Processes::recorded(), ..Bench::new() };
     let owner = info(Role::Client).owner;
     let process = ProcessInfo { owner, net_namespace: 1, ..ProcessInfo::default() };
-    let process = bench.processes.learn(&process, MS);
+    let process = bench.processes.learn(&process, MS, true);
     let remote = Address::Ip("10.0.0.53:53".parse().unwrap());
     bench.event(Event::Open(Box::new(Opened { time: 10 * MS, info: SocketInfo { remote, ..info(Role::Client) } })));
     let mut framed = vec![0, ANSWER.len() as u8];

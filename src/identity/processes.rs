@@ -14,7 +14,7 @@ use super::containers::Containers;
 use super::files::Files;
 use super::proc::TICK;
 use crate::bpf::{Owner, ProcessInfo};
-use crate::exchange::Process;
+use crate::exchange::{Container, Process};
 use crate::names::{NameMap, Names, Networks};
 use crate::stats::Stats;
 
@@ -23,6 +23,10 @@ const MAX_LIVES: usize = 65_536;
 
 /// More mount namespaces than this have no names.
 const MAX_NAMESPACES: usize = 4096;
+
+/// A mount namespace is made before its files are in place, and its root: so long after the first exec in it was heard
+/// of they are read again for each exec, in ns.
+const SETTLES_WITHIN: u64 = 10_000_000_000;
 
 /// How long a process that has ended is remembered, in ns.
 const KEPT_FOR: u64 = 30_000_000_000;
@@ -63,6 +67,8 @@ struct Life {
     exec_id: u32,
     mount_namespace: u32,
     net_namespace: u32,
+    /// When it began, as far as is known.
+    since: u64,
     /// None while they are being read.
     files: Option<Arc<Files>>,
     ended: Option<u64>,
@@ -83,10 +89,21 @@ struct Known {
     lives: usize,
     /// When lives ended, and whose, in the order in which that was heard.
     ended: VecDeque<(u64, u32)>,
-    /// Mount namespace to its files.
-    files: HashMap<u32, Arc<Files>>,
-    /// Ids and mount namespaces that the identity thread was asked for.
-    asked: HashSet<(u32, bool)>,
+    mount_namespaces: HashMap<u32, MountNamespace>,
+    /// Ids that the identity thread was asked for.
+    asked: HashSet<u32>,
+}
+
+#[derive(Debug, Default)]
+struct MountNamespace {
+    /// None while they are being read.
+    files: Option<Arc<Files>>,
+    /// When the first exec in it was; 0: before our time.
+    since: u64,
+    /// Id of the container that the latest exec in it was in: the kernel gives a namespace's number to another one soon.
+    container: Option<String>,
+    /// The identity thread was asked for its files and has not begun to read them.
+    is_asked: bool,
 }
 
 impl Processes {
@@ -115,7 +132,13 @@ impl Processes {
             return (!self.patient).then(|| bare(owner));
         };
         let Some(files) = &life.files else {
-            return (!self.patient || self.questions.is_none()).then(|| life.process.clone());
+            if self.questions.is_none() {
+                return Some(life.process.clone());
+            }
+            let mount_namespace = life.mount_namespace;
+            drop(known);
+            self.ask_for_files(mount_namespace, owner.pid);
+            return None;
         };
         if files.has_become_stale(now) {
             self.ask(Question::Files { mount_namespace: life.mount_namespace, pid: owner.pid });
@@ -133,23 +156,24 @@ impl Processes {
         known.life(owner).map_or_else(|| bare(owner), |life| life.process.clone())
     }
 
-    /// Has the identity thread look for a process that no event told of.
-    pub fn look_for(&self, owner: &Owner) {
-        let is_new = self.questions.is_some() && self.write().asked.insert((owner.pid, true));
+    /// Has the identity thread look for a process that no event told of until now.
+    pub fn look_for(&self, owner: &Owner, now: u64) {
+        let is_new = self.questions.is_some() && self.write().asked.insert(owner.pid);
         if is_new && !self.ask(Question::Process(*owner)) {
-            self.write().asked.remove(&(owner.pid, true));
+            self.write().asked.remove(&owner.pid);
             self.stats.lost_identities.add(1);
-            self.learn(&ProcessInfo { owner: *owner, ..ProcessInfo::default() }, 0);
+            self.insert((*bare(owner)).clone(), owner.exec_id, now);
         }
     }
 
-    /// What the kernel or /proc says of a process at that time.
-    pub fn learn(&self, info: &ProcessInfo, time: u64) -> Arc<Process> {
+    /// What the kernel or /proc says of a process at that time; `is_exec`: since it has just become this program.
+    pub fn learn(&self, info: &ProcessInfo, time: u64, is_exec: bool) -> Arc<Process> {
         let owner = info.owner;
         let mut known = self.write();
         known.forget_ended(time);
-        let files = known.files.get(&info.mount_namespace).cloned();
-        let is_news = files.is_none() && known.asked.insert((info.mount_namespace, false));
+        let container = container_of(&info.cgroups).map(|found| self.containers.get(&found.id));
+        let files = known.files_at(info.mount_namespace, container.as_deref(), time, is_exec);
+        let is_unread = files.is_none();
         let process = Arc::new(Process {
             pid: owner.pid,
             started: owner.started,
@@ -157,7 +181,7 @@ impl Processes {
             comm: info.comm.clone(),
             user_id: owner.user_id,
             user_name: owner.user_id.and_then(|id| files.as_ref()?.user(id)),
-            container: container_of(&info.cgroups).map(|found| self.containers.get(&found.id)),
+            container,
             names: Some(self.names(info.net_namespace, files.as_deref())),
         });
         let life = Life {
@@ -165,33 +189,37 @@ impl Processes {
             exec_id: owner.exec_id,
             mount_namespace: info.mount_namespace,
             net_namespace: info.net_namespace,
+            since: time,
             files,
             ended: None,
         };
         known.insert(owner.pid, life, time);
         drop(known);
-        if is_news && self.questions.is_some() {
-            let question = Question::Files { mount_namespace: info.mount_namespace, pid: owner.pid };
-            if !self.ask(question) {
-                self.stats.lost_identities.add(1);
-                self.learn_files(info.mount_namespace, Arc::default());
-            }
+        // A fork may be on its way into a namespace that is still being furnished: asked for when it matters.
+        if is_unread && is_exec {
+            self.ask_for_files(info.mount_namespace, owner.pid);
         }
         process
     }
 
     /// Takes what a recording says of a process.
     pub fn remember(&self, process: Process, exec_id: u32) {
+        self.insert(process, exec_id, 0);
+    }
+
+    /// A process of which nothing more will be found out.
+    fn insert(&self, process: Process, exec_id: u32, time: u64) {
         let life = Life {
             exec_id,
             mount_namespace: 0,
             net_namespace: 0,
+            since: time,
             files: Some(Arc::default()),
             ended: None,
             process: Arc::new(process),
         };
         let pid = life.process.pid;
-        self.write().insert(pid, life, 0);
+        self.write().insert(pid, life, time);
     }
 
     /// The process has ended.
@@ -209,27 +237,36 @@ impl Processes {
 
     /// What the identity thread found of a process that it was asked for; none: nothing.
     pub(super) fn answer(&self, owner: &Owner, found: Option<ProcessInfo>, now: u64) {
-        let found = found.filter(|info| is_same(info.owner.started, owner.started));
-        let has_ended = found.is_none();
-        self.learn(&found.unwrap_or(ProcessInfo { owner: *owner, ..ProcessInfo::default() }), now);
-        self.write().asked.remove(&(owner.pid, true));
-        if has_ended {
-            self.exited(owner.pid, owner.started, now);
+        match found.filter(|info| is_same(info.owner.started, owner.started)) {
+            Some(info) => _ = self.learn(&info, now, false),
+            None => {
+                self.insert((*bare(owner)).clone(), owner.exec_id, now);
+                self.exited(owner.pid, owner.started, now);
+            }
         }
+        self.write().asked.remove(&owner.pid);
     }
 
-    /// What the files of a mount namespace say; nothing where they could not be read.
-    pub(super) fn learn_files(&self, mount_namespace: u32, files: Arc<Files>) {
+    /// The identity thread begins to read the files of a mount namespace: what is asked from now on is not answered by
+    /// that. Answers with what they said before.
+    pub(super) fn begin_files(&self, mount_namespace: u32) -> Option<Arc<Files>> {
+        let mut known = self.write();
+        let namespace = known.mount_namespaces.get_mut(&mount_namespace)?;
+        namespace.is_asked = false;
+        namespace.files.clone()
+    }
+
+    /// What the files of a mount namespace said at that time; nothing where they could not be read.
+    pub(super) fn learn_files(&self, mount_namespace: u32, files: Arc<Files>, time: u64) {
         let known = &mut *self.write();
-        known.asked.remove(&(mount_namespace, false));
-        if known.files.get(&mount_namespace).is_some_and(|before| Arc::ptr_eq(&files, before)) {
-            return;
-        }
-        if known.has_room_for_files() {
-            known.files.insert(mount_namespace, files.clone());
+        if known.has_room_for_namespaces() {
+            known.mount_namespaces.entry(mount_namespace).or_default().files = Some(files.clone());
         }
         let lives = known.by_pid.values_mut().flat_map(|pid| &mut pid.lives);
-        for life in lives.filter(|life| life.mount_namespace == mount_namespace) {
+        for life in lives.filter(|life| life.mount_namespace == mount_namespace && life.since <= time) {
+            if life.files.as_ref().is_some_and(|before| Arc::ptr_eq(before, &files)) {
+                continue;
+            }
             let mut process = (*life.process).clone();
             process.names = Some(self.names(life.net_namespace, Some(&files)));
             process.user_name = process.user_id.and_then(|id| files.user(id));
@@ -237,8 +274,15 @@ impl Processes {
         }
     }
 
-    pub(super) fn files(&self, mount_namespace: u32) -> Option<Arc<Files>> {
-        self.read().files.get(&mount_namespace).cloned()
+    /// Forgets the namespaces that no process is in any more.
+    pub(super) fn forget_namespaces(&self) {
+        self.write().forget_namespaces();
+    }
+
+    /// Whether the files of a mount namespace have been read.
+    pub(super) fn has_files(&self, mount_namespace: u32) -> bool {
+        let known = self.read();
+        known.mount_namespaces.get(&mount_namespace).is_some_and(|namespace| namespace.files.is_some())
     }
 
     /// Processes that run in a mount namespace, a few.
@@ -261,6 +305,24 @@ impl Processes {
         let gone = self.running().into_iter().filter(|(owner, _)| !pids.contains(&owner.pid));
         gone.filter(|(owner, _)| owner.started < time)
             .for_each(|(owner, _)| self.exited(owner.pid, owner.started, time));
+    }
+
+    /// Once, until they are being read.
+    fn ask_for_files(&self, mount_namespace: u32, pid: u32) {
+        if self.questions.is_none() {
+            return;
+        }
+        let mut known = self.write();
+        let namespace = known.mount_namespaces.entry(mount_namespace).or_default();
+        if std::mem::replace(&mut namespace.is_asked, true) {
+            return;
+        }
+        drop(known);
+        if !self.ask(Question::Files { mount_namespace, pid }) {
+            self.stats.lost_identities.add(1);
+            self.begin_files(mount_namespace);
+            self.learn_files(mount_namespace, Arc::default(), u64::MAX);
+        }
     }
 
     fn ask(&self, question: Question) -> bool {
@@ -346,14 +408,42 @@ impl Known {
         }
     }
 
-    /// Namespaces that no process is in any more make room.
-    fn has_room_for_files(&mut self) -> bool {
-        if self.files.len() >= MAX_NAMESPACES {
-            let lives = self.by_pid.values().flat_map(|pid| &pid.lives);
-            let used: HashSet<u32> = lives.map(|life| life.mount_namespace).collect();
-            self.files.retain(|namespace, _| used.contains(namespace));
+    /// The files that hold for a program that begins at that time; none: they are to be read.
+    fn files_at(
+        &mut self,
+        mount_namespace: u32,
+        container: Option<&Container>,
+        time: u64,
+        is_exec: bool,
+    ) -> Option<Arc<Files>> {
+        if is_exec && self.has_room_for_namespaces() {
+            let container = container.map(|container| container.id.as_str());
+            let new =
+                || MountNamespace { since: time, container: container.map(str::to_owned), ..MountNamespace::default() };
+            let namespace = self.mount_namespaces.entry(mount_namespace).or_insert_with(new);
+            if container.is_some() && namespace.container.as_deref() != container {
+                *namespace = MountNamespace { is_asked: namespace.is_asked, ..new() };
+            }
+            if namespace.since > 0 && time < namespace.since + SETTLES_WITHIN {
+                return None;
+            }
         }
-        self.files.len() < MAX_NAMESPACES
+        self.mount_namespaces.get(&mount_namespace)?.files.clone()
+    }
+
+    /// Namespaces that no process is in any more make room.
+    fn has_room_for_namespaces(&mut self) -> bool {
+        if self.mount_namespaces.len() >= MAX_NAMESPACES {
+            self.forget_namespaces();
+        }
+        self.mount_namespaces.len() < MAX_NAMESPACES
+    }
+
+    /// Forgets those that no process is in any more.
+    fn forget_namespaces(&mut self) {
+        let lives = self.by_pid.values().flat_map(|pid| &pid.lives);
+        let used: HashSet<u32> = lives.filter(|life| life.ended.is_none()).map(|life| life.mount_namespace).collect();
+        self.mount_namespaces.retain(|namespace, state| state.is_asked || used.contains(namespace));
     }
 
     fn forget_ended(&mut self, now: u64) {

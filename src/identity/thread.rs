@@ -68,10 +68,10 @@ impl Identity {
             // The time before the look: what the kernel tells of later counts more.
             let now = bpf::boot_time();
             let Some(info) = proc::look_up(pid).filter(|info| !info.exe.is_empty()) else { continue };
-            if self.processes.files(info.mount_namespace).is_none() {
+            if !self.processes.has_files(info.mount_namespace) {
                 self.read_files(info.mount_namespace, pid);
             }
-            self.processes.learn(&info, now);
+            self.processes.learn(&info, now, false);
         }
     }
 
@@ -98,6 +98,7 @@ impl Identity {
             if now >= next_expiry {
                 next_expiry = now + EXPIRE_EVERY;
                 self.processes.networks.expire(now);
+                self.processes.forget_namespaces();
             }
             if now >= next_sweep {
                 next_sweep = now + SWEEP_EVERY;
@@ -148,11 +149,12 @@ impl Identity {
 
     /// Through that process, or another one in its mount namespace where that has ended.
     fn read_files(&self, mount_namespace: u32, pid: u32) {
-        let before = self.processes.files(mount_namespace);
+        let before = self.processes.begin_files(mount_namespace);
+        let now = bpf::boot_time();
         let read = |pid| Files::read(pid, mount_namespace, before.clone());
         let others = || self.processes.in_mount_namespace(mount_namespace).into_iter().find_map(read);
         let files = read(pid).or_else(others).or(before.clone()).unwrap_or_default();
-        files.read_at(bpf::boot_time());
-        self.processes.learn_files(mount_namespace, files);
+        files.read_at(now);
+        self.processes.learn_files(mount_namespace, files, now);
     }
 }

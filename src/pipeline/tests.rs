@@ -70,7 +70,7 @@ fn open(id: u64, time: u64) -> Vec<u8> {
     put(&mut bytes, at + offset_of!(connection, id), &id.to_ne_bytes());
     put(&mut bytes, at + offset_of!(connection, pid), &u32::MAX.to_ne_bytes());
     put(&mut bytes, at + offset_of!(connection, base), &[1, 0, 0, 0, 1, 0, 0, 0]);
-    put(&mut bytes, at + offset_of!(connection, family), &(libc::AF_INET as u16).to_ne_bytes());
+    put(&mut bytes, at + offset_of!(connection, family), &[libc::AF_INET as u8]);
     put(&mut bytes, at + offset_of!(connection, role), &[role::ROLE_SERVER.0 as u8]);
     bytes
 }

@@ -69,7 +69,7 @@ fn an_opening_has_addresses() {
     let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1];
     let raw = Raw::new::<open_event>(event_kind::EVENT_OPEN)
         .int(at + offset_of!(connection, pid), 42)
-        .put(at + offset_of!(connection, family), &(libc::AF_INET6 as u16).to_ne_bytes())
+        .put(at + offset_of!(connection, family), &[libc::AF_INET6 as u8])
         .put(at + offset_of!(connection, local), &mapped)
         .put(at + offset_of!(connection, local_port), &80u16.to_ne_bytes())
         .int(at + offset_of!(connection, base), 5);
@@ -93,7 +93,7 @@ fn older_connections_have_no_first_position() {
 fn unix_sockets_have_paths() {
     let at = offset_of!(open_event, connection);
     let raw = Raw::new::<open_event>(event_kind::EVENT_OPEN)
-        .put(at + offset_of!(connection, family), &(libc::AF_UNIX as u16).to_ne_bytes())
+        .put(at + offset_of!(connection, family), &[libc::AF_UNIX as u8])
         .put(offset_of!(open_event, local_path), b"/run/haproxy.sock\0")
         .int(offset_of!(open_event, local_path_len), 18)
         .put(offset_of!(open_event, remote_path), b"\0name")
@@ -132,7 +132,7 @@ fn process(parts: [&str; 4]) -> Raw {
 }
 
 fn parsed(raw: &Raw) -> ProcessInfo {
-    let Some(Event::Process { time: 7, info }) = raw.parse() else { panic!("{:?}", raw.parse()) };
+    let Some(Event::Process { time: 7, is_exec: true, info }) = raw.parse() else { panic!("{:?}", raw.parse()) };
     *info
 }
 
@@ -158,7 +158,7 @@ fn an_answer_of_a_name_server_has_its_bytes_and_its_process() {
     let answer = |attached| {
         let mut raw = Raw::new::<dns_event>(event_kind::EVENT_DNS)
             .int(at + offset_of!(connection, pid), 42)
-            .put(at + offset_of!(connection, family), &(libc::AF_INET as u16).to_ne_bytes())
+            .put(at + offset_of!(connection, family), &[libc::AF_INET as u8])
             .put(at + offset_of!(connection, remote), &[127, 0, 0, 11])
             .put(at + offset_of!(connection, remote_port), &53u16.to_ne_bytes())
             .int(at + offset_of!(connection, netns), 9)

@@ -20,7 +20,7 @@ fn info(owner: Owner, exe: &str) -> ProcessInfo {
 fn known(infos: &[(Owner, &str)]) -> Processes {
     let processes = Processes::recorded();
     for (owner, exe) in infos {
-        processes.learn(&info(*owner, exe), owner.started);
+        processes.learn(&info(*owner, exe), owner.started, true);
     }
     processes
 }
@@ -69,7 +69,7 @@ fn what_has_ended_is_remembered_for_a_while() {
         if exit_first {
             processes.exited(7, START, START + 5);
         }
-        processes.learn(&info(curl, "/bin/curl"), START);
+        processes.learn(&info(curl, "/bin/curl"), START, true);
         if !exit_first {
             processes.exited(7, START, START + 5);
         }
@@ -87,14 +87,14 @@ fn those_that_ended_give_way_to_those_that_run() {
     let processes = known(&[]);
     let count = MAX_LIVES as u32 + 100;
     for pid in 1..=count {
-        processes.learn(&info(owner(pid, START, 1), "/x"), START);
+        processes.learn(&info(owner(pid, START, 1), "/x"), START, true);
         if pid <= 100 {
             processes.exited(pid, START, START);
         }
     }
     assert_eq!(processes.read().lives, MAX_LIVES);
     assert_eq!((exe(&processes, owner(100, START, 1)), exe(&processes, owner(101, START, 1)).is_some()), (None, true));
-    processes.learn(&info(owner(count + 1, START, 1), "/x"), START);
+    processes.learn(&info(owner(count + 1, START, 1), "/x"), START, true);
     assert_eq!(exe(&processes, owner(count + 1, START, 1)), None, "no room while all run");
 }
 
@@ -110,12 +110,11 @@ fn a_process_that_no_event_told_of_is_asked_for_once() {
     let (processes, questions) = Processes::with_questions(Arc::default());
     let me = owner(7, START, 1);
     assert_eq!(processes.find(&me, START), None);
-    processes.look_for(&me);
-    processes.look_for(&me);
+    processes.look_for(&me, START);
+    processes.look_for(&me, START);
     assert_eq!(questions.try_iter().collect::<Vec<_>>(), [Question::Process(me)]);
     // It is gone, and its id another's.
     processes.answer(&me, Some(info(owner(7, START + SECOND, 0), "/bin/other")), START);
-    processes.learn_files(0, Arc::default());
     assert_eq!(processes.find(&me, START).map(|process| process.exe.clone()).as_deref(), Some(""));
 }
 
@@ -125,14 +124,19 @@ fn names_and_users_come_with_the_files_of_the_mount_namespace() {
     let me = std::process::id();
     let owner = owner(me, START, 1);
     let namespace = super::super::proc::namespace(me, "mnt").expect("every process has one");
-    processes.learn(&ProcessInfo { mount_namespace: namespace, ..info(owner, "/bin/a") }, START);
-    processes.learn(&ProcessInfo { mount_namespace: namespace, ..info(Owner { pid: 1, ..owner }, "/bin/b") }, START);
+    processes.learn(&ProcessInfo { mount_namespace: namespace, ..info(owner, "/bin/a") }, START, true);
+    processes.learn(
+        &ProcessInfo { mount_namespace: namespace, ..info(Owner { pid: 1, ..owner }, "/bin/b") },
+        START,
+        true,
+    );
     let question = Question::Files { mount_namespace: namespace, pid: me };
     assert_eq!(questions.try_iter().collect::<Vec<_>>(), [question]);
     assert_eq!(processes.find(&owner, START), None, "its names are being read");
     let files = Files::read(me, namespace, None).expect("own files can be read");
     files.read_at(START);
-    processes.learn_files(namespace, files);
+    processes.begin_files(namespace);
+    processes.learn_files(namespace, files, START);
     assert_eq!(processes.find(&owner, START).unwrap().user_name.as_deref(), Some("root"));
     let nobody = Owner { user_id: Some(4_000_000), ..owner };
     let process = processes.find(&nobody, START).unwrap();
@@ -143,10 +147,52 @@ fn names_and_users_come_with_the_files_of_the_mount_namespace() {
 }
 
 #[test]
+fn files_of_a_namespace_that_is_being_furnished_are_read_for_each_exec() {
+    let (processes, questions) = Processes::with_questions(Arc::default());
+    let question = |pid| Question::Files { mount_namespace: 1, pid };
+    let asked = || questions.try_iter().collect::<Vec<_>>();
+    let tell = |pid, exec_id, time, is_exec| {
+        processes.learn(&info(owner(pid, START, exec_id), "/x"), time, is_exec);
+    };
+    tell(7, 1, START, false);
+    assert_eq!(asked(), [], "a fork on its way into the namespace");
+    tell(7, 2, START + 1, true);
+    assert_eq!(asked(), [question(7)]);
+    processes.begin_files(1);
+    // Before what is being read now has been read: it may be older than this.
+    tell(8, 2, START + 3, true);
+    assert_eq!(asked(), [question(8)]);
+    let files = || {
+        let files = Files::default();
+        files.read_at(START);
+        Arc::new(files)
+    };
+    processes.learn_files(1, files(), START + 2);
+    assert_eq!(exe(&processes, owner(7, START, 2)).as_deref(), Some("/x"));
+    assert_eq!(exe(&processes, owner(8, START, 2)), None);
+    processes.begin_files(1);
+    processes.learn_files(1, files(), START + 4);
+    assert!(exe(&processes, owner(8, START, 2)).is_some());
+    tell(9, 2, START + 1 + SETTLES_WITHIN, true);
+    assert_eq!(asked(), [], "by now it is furnished");
+    assert!(exe(&processes, owner(9, START, 2)).is_some());
+    let cgroups = format!("0::/system.slice/docker-{}.scope\n", "4f".repeat(32));
+    let other = ProcessInfo { cgroups, ..info(owner(10, START, 2), "/y") };
+    processes.learn(&other, START + 2 + SETTLES_WITHIN, true);
+    assert_eq!(asked(), [question(10)], "its number is another's now");
+    for pid in [7, 8, 9, 10] {
+        processes.exited(pid, START, START + 5);
+    }
+    processes.begin_files(1);
+    processes.forget_namespaces();
+    assert!(!processes.has_files(1));
+}
+
+#[test]
 fn a_full_queue_leaves_processes_without_names_and_says_so() {
     let (processes, _questions) = Processes::with_questions(Arc::default());
     for pid in 1..=QUEUE as u32 + 3 {
-        processes.look_for(&owner(pid, START, 1));
+        processes.look_for(&owner(pid, START, 1), START);
     }
     assert!(processes.stats.lost_identities.get() >= 3, "{}", processes.stats.lost_identities.get());
     let last = processes.find(&owner(QUEUE as u32 + 3, START, 1), START);
@@ -181,7 +227,7 @@ proptest! {
             match event {
                 Told::Program(owner) => {
                     let exe = format!("/{}/{}/{}", owner.pid, owner.started, owner.exec_id);
-                    processes.learn(&info(*owner, &exe), START);
+                    processes.learn(&info(*owner, &exe), START, true);
                 }
                 Told::Exit(pid, started) => processes.exited(*pid, *started, START),
             }
