@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::{OpenOptions, Permissions};
 use std::io::{BufReader, BufWriter, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::bpf::{Event, Owner};
 use crate::exchange::{Container, ContainerFacts, Pod, Process};
 use crate::identity::Processes;
+use crate::names::{NameMap, Names};
 use crate::stats::Stats;
 
 const MAGIC: &[u8; 8] = b"sidetap\x01";
@@ -51,6 +53,8 @@ struct ProcessFrame {
     user_id: Option<u32>,
     user_name: Option<String>,
     container: Option<ContainerFrame>,
+    /// The name that it has for the peer of the connection that is opened next.
+    peer: Option<(IpAddr, String)>,
 }
 
 /// What was known of a container when its process was met.
@@ -74,8 +78,10 @@ struct PodFrame {
 }
 
 impl ProcessFrame {
-    fn new(process: &Process, exec_id: u32) -> ProcessFrame {
+    fn new(process: &Process, exec_id: u32, peer: Option<IpAddr>) -> ProcessFrame {
+        let name = |ip| Some((ip, process.names.as_ref()?.of(ip)?.to_string()));
         ProcessFrame {
+            peer: peer.and_then(name),
             pid: process.pid,
             started: process.started,
             exec_id,
@@ -104,9 +110,14 @@ impl ContainerFrame {
 
 impl From<ProcessFrame> for Process {
     fn from(frame: ProcessFrame) -> Process {
-        let ProcessFrame { pid, started, exec_id: _, exe, comm, user_id, user_name, container } = frame;
+        let ProcessFrame { pid, started, exec_id: _, exe, comm, user_id, user_name, container, peer } = frame;
         let container = container.map(|container| Arc::new(container.into()));
-        Process { pid, started, exe, comm, user_id, user_name, container, names: None }
+        let names = peer.map(|(ip, name)| {
+            let mut known = NameMap::default();
+            known.insert(ip, [name.as_str()]);
+            Arc::new(Names { hosts: Some(Arc::new(known)), ..Names::default() })
+        });
+        Process { pid, started, exe, comm, user_id, user_name, container, names }
     }
 }
 
@@ -124,6 +135,9 @@ impl From<ContainerFrame> for Container {
     }
 }
 
+/// The process that opens a connection, and the address of its peer.
+type Met = (Owner, Option<IpAddr>);
+
 /// The workers' end of a recording. Never waits: what the disk is too slow for is lost and counted.
 #[derive(Clone)]
 pub struct Recorder {
@@ -132,7 +146,7 @@ pub struct Recorder {
     waiting: Arc<AtomicUsize>,
     stats: Arc<Stats>,
     /// Processes met of which nothing is known yet.
-    unknown: Vec<(u64, Owner)>,
+    unknown: Vec<(u64, Met)>,
 }
 
 impl Recorder {
@@ -175,16 +189,16 @@ impl Recorder {
     /// An event, preceded by what is known of the process where it opens a connection.
     pub fn event(&mut self, worker: usize, bytes: &[u8], processes: &Processes) {
         if let Some(Event::Open(opened)) = Event::parse(bytes) {
-            self.process(worker, opened.time, &opened.info.owner, processes);
+            self.process(worker, opened.time, (opened.info.owner, opened.info.remote.ip()), processes);
         }
         self.frame(EVENT, worker, bytes);
     }
 
     /// What is known of a process; where that is nothing yet, it is said later.
-    fn process(&mut self, worker: usize, time: u64, owner: &Owner, processes: &Processes) {
-        match processes.find(owner, time) {
+    fn process(&mut self, worker: usize, time: u64, (owner, peer): Met, processes: &Processes) {
+        match processes.find(&owner, time) {
             Some(process) => {
-                let mut frame = ProcessFrame::new(&process, owner.exec_id);
+                let mut frame = ProcessFrame::new(&process, owner.exec_id, peer);
                 let mut content = serde_json::to_vec(&frame).unwrap_or_default();
                 if content.len() + 3 > MAX_FRAME {
                     // Labels may be of any size.
@@ -193,16 +207,16 @@ impl Recorder {
                 }
                 self.frame(PROCESS, worker, &content);
             }
-            None if self.unknown.len() < MAX_UNKNOWN => self.unknown.push((time, *owner)),
+            None if self.unknown.len() < MAX_UNKNOWN => self.unknown.push((time, (owner, peer))),
             None => {}
         }
     }
 
     /// A worker has read everything of its CPU before that time.
     pub fn reached(&mut self, worker: usize, time: u64, processes: &Processes) {
-        for (since, owner) in std::mem::take(&mut self.unknown) {
+        for (since, met) in std::mem::take(&mut self.unknown) {
             if since.saturating_add(SAID_WITHIN) > time {
-                self.process(worker, since, &owner, processes);
+                self.process(worker, since, met, processes);
             }
         }
         self.frame(REACHED, worker, &time.to_le_bytes());

@@ -153,7 +153,8 @@ impl Identity {
         let now = bpf::boot_time();
         let read = |pid| Files::read(pid, mount_namespace, before.clone());
         let others = || self.processes.in_mount_namespace(mount_namespace).into_iter().find_map(read);
-        let files = read(pid).or_else(others).or(before.clone()).unwrap_or_default();
+        // What they said before may have been another namespace's, of the same number.
+        let files = read(pid).or_else(others).unwrap_or_default();
         files.read_at(now);
         self.processes.learn_files(mount_namespace, files, now);
     }

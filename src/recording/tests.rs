@@ -129,3 +129,36 @@ proptest! {
         prop_assert!(file.read().len() < 50);
     }
 }
+
+#[test]
+fn a_process_is_read_as_it_was_with_its_container_and_the_name_of_its_peer() {
+    let container = Container::new("4f0c8a1b2c3d".to_owned());
+    let pod = Pod { name: "web-0".to_owned(), namespace: "shop".to_owned(), ..Pod::default() };
+    container.learn(Some(Arc::new(ContainerFacts {
+        name: "web".to_owned(),
+        image: "nginx".to_owned(),
+        labels: [("team".to_owned(), "blue".to_owned())].into(),
+        pod: Some(Arc::new(pod)),
+        ..ContainerFacts::default()
+    })));
+    let ip: IpAddr = "10.0.0.2".parse().unwrap();
+    let mut names = NameMap::default();
+    names.insert(ip, ["backend"]);
+    let process = Process {
+        pid: 42,
+        started: 7,
+        exe: "/usr/sbin/haproxy".to_owned(),
+        comm: "haproxy".to_owned(),
+        user_id: Some(99),
+        user_name: Some("haproxy".to_owned()),
+        container: Some(Arc::new(container)),
+        names: Some(Arc::new(Names { hosts: Some(Arc::new(names)), ..Names::default() })),
+    };
+    let text = serde_json::to_vec(&ProcessFrame::new(&process, 3, Some(ip))).unwrap();
+    let frame: ProcessFrame = serde_json::from_slice(&text).unwrap();
+    assert_eq!(frame.exec_id, 3);
+    let read = Process::from(frame);
+    assert_eq!(read.container_facts(), process.container_facts());
+    assert_eq!(read.names.as_ref().and_then(|names| names.of(ip)).as_deref(), Some("backend"));
+    assert_eq!(Process { names: None, ..read }, Process { names: None, ..process });
+}
