@@ -24,23 +24,25 @@ static __always_inline bool is_filling(void *buffer, __u64 size)
 	return unread < settings.watermark && unread + size >= settings.watermark;
 }
 
-static __always_inline bool output_as(void *event, __u64 size, __u32 lost, __u32 counter)
+/* `lost` and `given`: what is counted. `urgent`: the reader is woken at once, which only rare events may ask for. */
+static __always_inline bool output_as(void *event, __u64 size, __u32 lost, __u32 given, bool urgent)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
 	void *buffer = bpf_map_lookup_elem(&buffers, &cpu);
 
-	if (!buffer || bpf_ringbuf_output(buffer, event, size,
-	                                  is_filling(buffer, size) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP)) {
+	if (!buffer ||
+	    bpf_ringbuf_output(buffer, event, size,
+	                       urgent || is_filling(buffer, size) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP)) {
 		count(lost);
 		return false;
 	}
-	count(counter);
+	count(given);
 	return true;
 }
 
 static __always_inline bool output(void *event, __u64 size, __u32 lost)
 {
-	return output_as(event, size, lost, COUNT_EVENTS);
+	return output_as(event, size, lost, COUNT_EVENTS, false);
 }
 
 static __always_inline void fill_head(struct event_head *head, __u32 kind, __u32 pid)

@@ -123,6 +123,8 @@ struct scratch {
 		struct {
 			struct process_event process;
 			char text[PROCESS_TEXT_MAX + 1 + NAME_MAX_LEN];
+			/* Bytes of it; here, since what is in memory does not multiply the verifier's states. */
+			__u32 used;
 		};
 	};
 };

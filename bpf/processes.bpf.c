@@ -7,9 +7,9 @@
 #include "emit.h"
 
 /* Adds a name and its NUL to the text; false where there is no room for the longest. */
-static __always_inline bool add_name(struct scratch *s, __u32 *used, const void *name)
+static __always_inline bool add_name(struct scratch *s, const void *name)
 {
-	__u32 at = *used;
+	__u32 at = s->used;
 	long length;
 
 	if (at > PROCESS_TEXT_MAX - NAME_MAX_LEN)
@@ -20,12 +20,12 @@ static __always_inline bool add_name(struct scratch *s, __u32 *used, const void 
 	length = bpf_probe_read_kernel_str(&s->text[at], NAME_MAX_LEN, name);
 	if (length <= 0)
 		return false;
-	*used = at + length;
+	s->used = at + length;
 	return true;
 }
 
 /* The path of a file as d_path() gives it, up to the root of its mount namespace; false where it is too long. */
-static __always_inline bool add_path(struct scratch *s, __u32 *used, const struct file *file)
+static __always_inline bool add_path(struct scratch *s, const struct file *file)
 {
 	struct dentry *parent, *dentry = BPF_CORE_READ(file, f_path.dentry);
 	const void *vfsmount = BPF_CORE_READ(file, f_path.mnt);
@@ -44,21 +44,21 @@ static __always_inline bool add_path(struct scratch *s, __u32 *used, const struc
 		parent = BPF_CORE_READ(dentry, d_parent);
 		if (parent == dentry)
 			return true; /* in no tree, such as one of memfd_create() */
-		if (!add_name(s, used, BPF_CORE_READ(dentry, d_name.name)))
+		if (!add_name(s, BPF_CORE_READ(dentry, d_name.name)))
 			return false;
 		dentry = parent;
 	}
 	return false;
 }
 
-static __always_inline void add_cgroup(struct scratch *s, __u32 *used, const struct cgroup *cgroup)
+static __always_inline void add_cgroup(struct scratch *s, const struct cgroup *cgroup)
 {
 	struct kernfs_node *parent, *node = BPF_CORE_READ(cgroup, kn);
 	int i;
 
 	for (i = 0; i < CGROUP_DEPTH; i++) {
 		parent = kernfs_parent_of(node);
-		if (!parent || !add_name(s, used, BPF_CORE_READ(node, name)))
+		if (!parent || !add_name(s, BPF_CORE_READ(node, name)))
 			return;
 		node = parent;
 	}
@@ -79,22 +79,22 @@ static __always_inline struct cgroup *cgroup_v1(const struct css_set *set, __u32
 }
 
 /* Runtimes put a container into all hierarchies; which of them there are is the machine's choice. */
-static __always_inline void add_cgroup_v1(struct scratch *s, __u32 *used, const struct css_set *set)
+static __always_inline void add_cgroup_v1(struct scratch *s, const struct css_set *set)
 {
-	__u32 before = *used;
+	__u32 before = s->used;
 	struct cgroup *cgroup;
 
 	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, pids_cgrp_id)) {
 		cgroup = cgroup_v1(set, bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id));
 		if (cgroup)
-			add_cgroup(s, used, cgroup);
+			add_cgroup(s, cgroup);
 	}
-	if (*used != before)
+	if (s->used != before)
 		return;
 	if (bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id)) {
 		cgroup = cgroup_v1(set, bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id));
 		if (cgroup)
-			add_cgroup(s, used, cgroup);
+			add_cgroup(s, cgroup);
 	}
 }
 
@@ -104,33 +104,36 @@ static __always_inline void tell(const struct task_struct *task, __u32 kind, con
 	const struct css_set *set = BPF_CORE_READ(task, cgroups);
 	struct scratch *s = scratch();
 	struct process_event *event;
-	__u32 used = 0;
+	bool urgent;
 	__u64 size;
 
 	if (!s)
 		return;
 	event = &s->process;
+	s->used = 0;
 	fill_head(&event->head, kind, BPF_CORE_READ(task, tgid));
 	fill_owner(&event->owner, task);
 	event->mntns = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
 	event->netns = BPF_CORE_READ(task, nsproxy, net_ns, ns.inum);
+	/* The first program in a mount namespace: what files it sees can be read only while it is there. */
+	urgent = kind == EVENT_EXEC && event->mntns != BPF_CORE_READ(task, real_parent, nsproxy, mnt_ns, ns.inum);
 	BPF_CORE_READ_INTO(&event->comm, task, comm);
 
-	if (!exe || !add_path(s, &used, exe))
-		used = 0;
-	event->ends[TEXT_EXE] = used;
-	add_cgroup(s, &used, BPF_CORE_READ(set, dfl_cgrp));
-	event->ends[TEXT_CGROUP] = used;
-	add_cgroup_v1(s, &used, set);
-	event->ends[TEXT_CGROUP_V1] = used;
+	if (!exe || !add_path(s, exe))
+		s->used = 0;
+	event->ends[TEXT_EXE] = s->used;
+	add_cgroup(s, BPF_CORE_READ(set, dfl_cgrp));
+	event->ends[TEXT_CGROUP] = s->used;
+	add_cgroup_v1(s, set);
+	event->ends[TEXT_CGROUP_V1] = s->used;
 	if (filename)
-		add_name(s, &used, filename);
-	event->ends[TEXT_FILENAME] = used;
+		add_name(s, filename);
+	event->ends[TEXT_FILENAME] = s->used;
 
-	size = used;
+	size = s->used;
 	barrier_var(size);
 	size &= PROCESS_TEXT_MAX;
-	output_as(event, sizeof(*event) + size, COUNT_LOST_PROCESS, COUNT_PROCESS_EVENTS);
+	output_as(event, sizeof(*event) + size, COUNT_LOST_PROCESS, COUNT_PROCESS_EVENTS, urgent);
 }
 
 SEC("tp_btf/sched_process_exec")
@@ -183,6 +186,6 @@ int BPF_PROG(process_exit, struct task_struct *task)
 		return 0;
 	fill_head(&event.head, EVENT_EXIT, pid);
 	event.started = BPF_CORE_READ(task, group_leader, start_boottime);
-	output_as(&event, sizeof(event), COUNT_LOST_PROCESS, COUNT_PROCESS_EVENTS);
+	output_as(&event, sizeof(event), COUNT_LOST_PROCESS, COUNT_PROCESS_EVENTS, false);
 	return 0;
 }
