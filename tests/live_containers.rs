@@ -262,7 +262,8 @@ fn check_both_sides(of_haproxy: &[Block], logged: &Logged) {
         let direction =
             if is_ingress(block) { "INGRESS ← (client to haproxy)" } else { "EGRESS → (haproxy to backend)" };
         assert_eq!(block.field("Direction"), direction);
-        assert_eq!(block.order, ["Source Process", "Direction", "Method", "URL", "Status", "Duration"]);
+        let fields = ["Source Process", "Direction", "Method", "URL", "Status", "Duration"];
+        assert_eq!(block.order, fields, "{block:#?}");
     }
 }
 

@@ -176,7 +176,8 @@ fn the_same_address_on_another_network_is_somebody_else() {
         let url = format!("http://{SERVICE}:8001/api");
         other.curl(&["-H", "X-Request-Id: other", &url]);
         other.set_hosts(&format!("{SERVICE} other.example\n"));
-        other.curl(&["-H", "X-Request-Id: named", "-H", "Host: elsewhere.example:8001", &url]);
+        let arguments = ["-H", "X-Request-Id: named", "-H", "Host: elsewhere.example:8001", &url];
+        let _namespace = other.curl_and_stay(&arguments);
         sidetap.wait_for_pair("container");
         sidetap.wait_until("the requests of curl", |output| {
             ["other", "named"].iter().all(|id| output.transactions.iter().any(|t| t.id() == *id))

@@ -5,6 +5,7 @@
 //! end, since what it did may still be on its way through another CPU's buffer.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -256,14 +257,17 @@ impl Processes {
         namespace.files.clone()
     }
 
-    /// What the files of a mount namespace said at that time; nothing where they could not be read.
-    pub(super) fn learn_files(&self, mount_namespace: u32, files: Arc<Files>, time: u64) {
+    /// What the files of a mount namespace say; nothing where they could not be read. `during`: from when on the process
+    /// was in it that they were read through, until they were read. Of programs that ran at no such time another namespace
+    /// may have had the number.
+    pub(super) fn learn_files(&self, mount_namespace: u32, files: Arc<Files>, during: RangeInclusive<u64>) {
         let known = &mut *self.write();
         if known.has_room_for_namespaces() {
             known.mount_namespaces.entry(mount_namespace).or_default().files = Some(files.clone());
         }
         let lives = known.by_pid.values_mut().flat_map(|pid| &mut pid.lives);
-        for life in lives.filter(|life| life.mount_namespace == mount_namespace && life.since <= time) {
+        let ran = |life: &Life| life.since <= *during.end() && life.ended.is_none_or(|end| end >= *during.start());
+        for life in lives.filter(|life| life.mount_namespace == mount_namespace && ran(life)) {
             if life.files.as_ref().is_some_and(|before| Arc::ptr_eq(before, &files)) {
                 continue;
             }
@@ -285,12 +289,14 @@ impl Processes {
         known.mount_namespaces.get(&mount_namespace).is_some_and(|namespace| namespace.files.is_some())
     }
 
-    /// Processes that run in a mount namespace, a few.
-    pub(super) fn in_mount_namespace(&self, mount_namespace: u32) -> Vec<u32> {
+    /// Processes that run in a mount namespace, a few, and since when: `first`, then others.
+    pub(super) fn in_mount_namespace(&self, mount_namespace: u32, first: u32) -> Vec<(u32, u64)> {
         let known = self.read();
-        let lives = known.by_pid.values().flat_map(|pid| &pid.lives);
-        let lives = lives.filter(|life| life.ended.is_none() && life.mount_namespace == mount_namespace);
-        lives.map(|life| life.process.pid).take(8).collect()
+        let is_in = |life: &&Life| life.ended.is_none() && life.mount_namespace == mount_namespace;
+        let since = known.by_pid.get(&first).and_then(|pid| pid.lives.iter().rfind(is_in)).map_or(0, |life| life.since);
+        let lives = known.by_pid.values().flat_map(|pid| &pid.lives).filter(is_in);
+        let others = lives.map(|life| (life.process.pid, life.since)).filter(|(pid, _)| *pid != first);
+        [(first, since)].into_iter().chain(others.take(7)).collect()
     }
 
     /// All processes that have not ended, as far as is known, with the program that each is.
@@ -321,7 +327,7 @@ impl Processes {
         if !self.ask(Question::Files { mount_namespace, pid }) {
             self.stats.lost_identities.add(1);
             self.begin_files(mount_namespace);
-            self.learn_files(mount_namespace, Arc::default(), u64::MAX);
+            self.learn_files(mount_namespace, Arc::default(), 0..=u64::MAX);
         }
     }
 

@@ -151,11 +151,11 @@ impl Identity {
     fn read_files(&self, mount_namespace: u32, pid: u32) {
         let before = self.processes.begin_files(mount_namespace);
         let now = bpf::boot_time();
-        let read = |pid| Files::read(pid, mount_namespace, before.clone());
-        let others = || self.processes.in_mount_namespace(mount_namespace).into_iter().find_map(read);
+        let mut readers = self.processes.in_mount_namespace(mount_namespace, pid).into_iter();
+        let read = readers.find_map(|(pid, since)| Some((Files::read(pid, mount_namespace, before.clone())?, since)));
         // What they said before may have been another namespace's, of the same number.
-        let files = read(pid).or_else(others).unwrap_or_default();
+        let (files, since) = read.unwrap_or_default();
         files.read_at(now);
-        self.processes.learn_files(mount_namespace, files, now);
+        self.processes.learn_files(mount_namespace, files, since..=now);
     }
 }

@@ -136,7 +136,7 @@ fn names_and_users_come_with_the_files_of_the_mount_namespace() {
     let files = Files::read(me, namespace, None).expect("own files can be read");
     files.read_at(START);
     processes.begin_files(namespace);
-    processes.learn_files(namespace, files, START);
+    processes.learn_files(namespace, files, 0..=START);
     assert_eq!(processes.find(&owner, START).unwrap().user_name.as_deref(), Some("root"));
     let nobody = Owner { user_id: Some(4_000_000), ..owner };
     let process = processes.find(&nobody, START).unwrap();
@@ -144,6 +144,22 @@ fn names_and_users_come_with_the_files_of_the_mount_namespace() {
     assert!(questions.is_empty());
     processes.find(&nobody, START + 11 * SECOND);
     assert_eq!(questions.try_iter().collect::<Vec<_>>(), [question], "the files may have changed");
+}
+
+#[test]
+fn a_program_has_nothing_of_a_later_namespace_with_the_number_of_its_own() {
+    let (processes, _questions) = Processes::with_questions(Arc::default());
+    for (pid, time) in [(7, START), (8, START + 20)] {
+        processes.learn(&info(owner(pid, START, 1), "/x"), time, true);
+    }
+    processes.exited(7, START, START + 10);
+    assert_eq!(processes.in_mount_namespace(1, 7), [(7, 0), (8, START + 20)]);
+    processes.learn_files(1, Arc::default(), START + 20..=START + 30);
+    assert_eq!(exe(&processes, owner(7, START, 1)), None, "nobody can know any more");
+    assert!(exe(&processes, owner(8, START, 1)).is_some());
+    // Read through one that was there before it ended.
+    processes.learn_files(1, Arc::default(), START + 9..=START + 40);
+    assert!(exe(&processes, owner(7, START, 1)).is_some());
 }
 
 #[test]
@@ -167,11 +183,11 @@ fn files_of_a_namespace_that_is_being_furnished_are_read_for_each_exec() {
         files.read_at(START);
         Arc::new(files)
     };
-    processes.learn_files(1, files(), START + 2);
+    processes.learn_files(1, files(), 0..=START + 2);
     assert_eq!(exe(&processes, owner(7, START, 2)).as_deref(), Some("/x"));
     assert_eq!(exe(&processes, owner(8, START, 2)), None);
     processes.begin_files(1);
-    processes.learn_files(1, files(), START + 4);
+    processes.learn_files(1, files(), 0..=START + 4);
     assert!(exe(&processes, owner(8, START, 2)).is_some());
     tell(9, 2, START + 1 + SETTLES_WITHIN, true);
     assert_eq!(asked(), [], "by now it is furnished");
