@@ -10,11 +10,11 @@ use crate::recording::Recorder;
 
 /// Between two looks at the buffer: the first while there is traffic, more while there is none. The buffer's watermark
 /// ends the wait early.
-const BUSY: Duration = Duration::from_millis(8);
+const BUSY: Duration = Duration::from_millis(20);
 const IDLE: Duration = Duration::from_millis(100);
 
 /// Ahead of ordinary processes, behind real-time ones.
-pub const NICE: i32 = -10;
+const NICE: i32 = -10;
 
 /// How often what waits for time to settle it is looked at, in ns.
 const SETTLE_EVERY: u64 = 5_000_000;

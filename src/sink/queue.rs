@@ -10,10 +10,8 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Sink;
-use crate::bpf;
 use crate::exchange::Record;
 use crate::stats::{Memory, Stats};
-use crate::worker;
 
 /// Batches that wait for one sink. What they weigh together is bounded by half of what [`Memory`] allows.
 const QUEUE: usize = 4096;
@@ -125,10 +123,6 @@ impl SinkThreads {
 
 /// A sink's thread: ends when all senders are gone and everything is written.
 fn run(mut sink: Box<dyn Sink>, queue: &Receiver<Arc<Batch>>, stats: &Stats, closed: &Sender<()>) {
-    // As urgent as the workers, or a burst that they carry in would find the queue full.
-    if let Err(error) = bpf::set_nice(worker::NICE) {
-        log::debug!("cannot raise the priority of a sink: {error}");
-    }
     while let Ok(batch) = queue.recv() {
         let mut written = 0;
         for record in &batch.records {
