@@ -94,6 +94,9 @@ int BPF_PROG(state_changed, const struct sock *sk, int from, int to)
 	switch (to) {
 	case TCP_FIN_WAIT1:
 	case TCP_LAST_ACK:
+		/* A close() after a shutdown() comes by here once more (tcp_close_state). */
+		if (c->flags & CONNECTION_SHUT)
+			break;
 		/* Before tcp_send_fin(): write_seq does not count the FIN yet. */
 		c->final[SENT] = BPF_CORE_READ(tp, write_seq);
 		c->flags |= CONNECTION_SHUT;

@@ -2,15 +2,19 @@
 
 mod support;
 
+use std::fs;
+use std::process::Command;
+
 use support::backend::Backend;
 use support::captured::{Captured, Transaction};
 use support::client::{Client, Request};
 use support::haproxy::{self, Haproxy};
 use support::nginx::{self, Nginx};
 use support::payload::{assert_same, bytes};
+use support::program::{Program, listens};
 use support::scene::Scene;
 use support::sidetap::{CapturePath, Sidetap, tap};
-use support::{Scratch, free_port, on_each_path};
+use support::{LIMIT, Scratch, data, free_port, on_each_path};
 
 on_each_path!(
     pipelined_requests_are_paired_in_order,
@@ -22,6 +26,7 @@ on_each_path!(
     a_client_that_leaves_is_recorded_as_incomplete,
     a_server_that_leaves_is_recorded_as_incomplete,
     a_server_that_is_down_is_seen_as_a_failed_connection,
+    a_server_that_shuts_before_it_closes_has_sent_what_it_sent,
     unusual_heads_are_read,
 );
 
@@ -274,4 +279,28 @@ fn unusual_heads_are_read(path: CapturePath) {
     for transaction in captured.of("byte-by-byte") {
         assert_eq!(transaction.body("request").as_deref(), Some(&b"abc"[..]));
     }
+}
+
+/// The end of a stream has a place among its bytes, and must not be counted as one.
+fn a_server_that_shuts_before_it_closes_has_sent_what_it_sent(path: CapturePath) {
+    let folder = Scratch::new("shuts");
+    let script = folder.file("server.py", &data("guide/backend-service.py"));
+    let port = free_port();
+    let python = fs::canonicalize("/usr/bin/python3").expect("Python is installed").display().to_string();
+    let mut command = Command::new(&python);
+    command.arg("-u").arg(script).arg(port.to_string());
+    let mut server = Program::start("server", &mut command, folder.path());
+    server.wait_ready("listening server", LIMIT, |_| listens(port));
+    let mut sidetap = Sidetap::start(&tap(&python, "level: full, format: json"), path);
+    for id in ["1", "2", "3"] {
+        // It answers in HTTP/1.0: until the end.
+        let mut client = Client::tcp(port);
+        client.send(&Request::new("GET", "/api", id).bytes());
+        client.response("GET");
+        sidetap.wait_until("the transaction", |output| output.transactions.iter().any(|t| t.id() == id));
+    }
+    let captured = sidetap.stop();
+    assert_eq!(captured.transactions.len(), 3);
+    assert!(captured.transactions.iter().all(|t| t.incomplete().is_empty()), "{:#?}", captured.transactions);
+    assert_eq!(captured.counters["lost.bytes"], 0);
 }
