@@ -1,4 +1,5 @@
-//! Names for addresses, as one process has them: who is behind an address, without asking anybody.
+//! Names for addresses, as one process has them: who is behind an address, without asking anybody; where the container
+//! runtimes know, also which container and which pod.
 //!
 //! Four sources in this order: the networks of the container runtime, the process's own hosts file, the DNS answers
 //! that were seen, pods. Others fill them, whenever they learn something; looking into them is a short lock and no
@@ -18,7 +19,9 @@ mod tests;
 
 pub use answers::DnsNames;
 pub use map::NameMap;
-pub use runtime::{RuntimeNames, RuntimeView, pod_names};
+pub use runtime::{Pods, RuntimeNames, RuntimeView};
+
+use crate::exchange::{Container, Pod};
 
 /// What one process sees.
 #[derive(Debug, Default)]
@@ -26,7 +29,7 @@ pub struct Names {
     pub network: Arc<NetworkNames>,
     /// Of its mount namespace.
     pub hosts: Option<Arc<NameMap>>,
-    pub pods: Option<Arc<RwLock<Arc<NameMap>>>>,
+    pub pods: Option<Arc<RwLock<Arc<Pods>>>>,
 }
 
 impl Names {
@@ -36,8 +39,18 @@ impl Names {
         let runtime = || self.network.runtime.read().expect(LOCK).of(ip).cloned();
         let hosts = || self.hosts.as_ref()?.of(ip).cloned();
         let answers = || self.network.dns.of(ip);
-        let pods = || self.pods.as_ref()?.read().expect(LOCK).of(ip).cloned();
+        let pods = || self.pods.as_ref()?.read().expect(LOCK).names.of(ip).cloned();
         runtime().or_else(hosts).or_else(answers).or_else(pods)
+    }
+
+    /// The one container that has that address.
+    pub fn container(&self, ip: IpAddr) -> Option<Arc<Container>> {
+        self.network.runtime.read().expect(LOCK).container(ip.to_canonical()).cloned()
+    }
+
+    /// The one pod that has that address.
+    pub fn pod(&self, ip: IpAddr) -> Option<Arc<Pod>> {
+        self.pods.as_ref()?.read().expect(LOCK).of(ip.to_canonical()).cloned()
     }
 
     /// Whether `name`, in any case, is known, and to no source as one of that address.
@@ -48,7 +61,7 @@ impl Names {
             self.network.runtime.read().expect(LOCK).stands_for(name, ip),
             self.hosts.as_ref().and_then(|hosts| hosts.stands_for(name, ip)),
             self.network.dns.stands_for(name, ip),
-            self.pods.as_ref().and_then(|pods| pods.read().expect(LOCK).stands_for(name, ip)),
+            self.pods.as_ref().and_then(|pods| pods.read().expect(LOCK).names.stands_for(name, ip)),
         ];
         stands_for.contains(&Some(false)) && !stands_for.contains(&Some(true))
     }

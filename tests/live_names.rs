@@ -144,6 +144,29 @@ fn a_server_goes_by_the_name_that_its_proxy_has_for_it() {
 }
 
 #[test]
+fn rules_tell_the_container_that_was_asked() {
+    with_proxies(|proxies| {
+        let rule = "{name: to-service, expr: 'dst.container.name == \"sidetap-backend\" && \
+                    dst.container.image matches /python/', level: headers}";
+        let config = tap(EXE, &format!("level: none, format: json, rules: [{rule}]"));
+        let mut sidetap = Sidetap::start(&config, CapturePath::best());
+        proxies.up(&["by-dns", "by-address"]);
+        // What is promised is a time.
+        thread::sleep(KNOWN);
+        // The server of that proxy is no container.
+        get(proxies.by_address, "/bytes/10", "to-machine");
+        get(proxies.by_dns, "/api", "to-service");
+        let is_it = |t: &Transaction| t.id() == "to-service";
+        sidetap.wait_until("what went to the service", |output| output.transactions.iter().any(is_it));
+        let captured = sidetap.stop();
+        assert_eq!(captured.egress("to-service").url(), "http://sidetap-backend:8001/api");
+        let others: Vec<_> = captured.transactions.iter().filter(|t| !is_it(t) && !t.id().is_empty()).collect();
+        assert!(others.iter().all(|t| t.id() == "ready"), "{others:#?}");
+        assert_eq!(captured.transactions.iter().filter(|t| is_it(t)).count(), 1, "and not from the client");
+    });
+}
+
+#[test]
 fn without_a_runtime_a_name_is_learnt_from_the_answers_of_dns() {
     with_proxies(|proxies| {
         let arguments = ["--docker-socket", "/nonexistent/docker.sock"];
@@ -175,11 +198,17 @@ fn the_same_address_on_another_network_is_somebody_else() {
         get(proxies.by_dns, "/api", "container");
         let url = format!("http://{SERVICE}:8001/api");
         other.curl(&["-H", "X-Request-Id: other", &url]);
+        other.set_hosts(&format!("{SERVICE} other.example\n"));
+        let arguments = ["-H", "X-Request-Id: named", "-H", "Host: elsewhere.example:8001", &url];
+        let _namespace = other.curl_and_stay(&arguments);
         sidetap.wait_for_pair("container");
-        sidetap.wait_until("the request of curl", |output| output.transactions.iter().any(|t| t.id() == "other"));
+        sidetap.wait_until("the requests of curl", |output| {
+            ["other", "named"].iter().all(|id| output.transactions.iter().any(|t| t.id() == *id))
+        });
         let captured = sidetap.stop();
         assert_eq!(captured.egress("container").url(), "http://sidetap-backend:8001/api");
         assert_eq!(captured.egress("other").url(), url);
+        assert_eq!(captured.egress("named").url(), "http://other.example:8001/api");
         assert_eq!(captured.egress("other").0["metadata"].get("container_id"), None);
     });
 }

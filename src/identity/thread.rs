@@ -17,7 +17,7 @@ use super::files::Files;
 use super::proc;
 use super::processes::{Processes, Question};
 use crate::bpf;
-use crate::names::{RuntimeNames, RuntimeView, pod_names};
+use crate::names::{Pods, RuntimeNames, RuntimeView};
 use crate::stats::Stats;
 
 /// How often it is looked for processes whose end was not heard of.
@@ -128,10 +128,8 @@ impl Identity {
         }
         if seen.generation != generation {
             let containers = self.processes.containers.all();
-            let told = containers.iter().filter_map(|container| Some((container.id.clone(), container.facts()?)));
-            let told: Vec<_> = told.collect();
-            seen.names = RuntimeNames::new(&told);
-            *self.processes.pods.write().expect("no thread panics with the lock") = Arc::new(pod_names(&told));
+            seen.names = RuntimeNames::new(&containers);
+            *self.processes.pods.write().expect("no thread panics with the lock") = Arc::new(Pods::new(&containers));
         }
         // The agent may be in a container, but not the first process that it sees.
         let machine = proc::namespace(1, "net");

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::*;
-use crate::exchange::{Attachment, ContainerFacts, Pod, Shares};
+use crate::exchange::{Attachment, Container, ContainerFacts, Pod, Shares};
 use crate::proto::dns::{A, AAAA, Answer, Data, Message, Question};
 
 pub(super) const S: u64 = 1_000_000_000;
@@ -37,18 +37,34 @@ fn map(lines: &str) -> Arc<NameMap> {
 }
 
 /// A container `id` on networks: network, address, names.
-fn container(id: &str, networks: &[(&str, &str, &[&str])]) -> (String, Arc<ContainerFacts>) {
+fn container(id: &str, networks: &[(&str, &str, &[&str])]) -> Arc<Container> {
     let attachment = |(network, address, names): &(&str, &str, &[&str])| Attachment {
         network: (*network).to_owned(),
         addresses: vec![ip(address)],
         names: names.iter().map(|&name| name.to_owned()).collect(),
     };
     let networks = networks.iter().map(attachment).collect();
-    (id.to_owned(), Arc::new(ContainerFacts { name: id.to_owned(), networks, ..ContainerFacts::default() }))
+    told(id, ContainerFacts { name: id.to_owned(), networks, ..ContainerFacts::default() })
 }
 
-fn sharing(id: &str, shares: Shares) -> (String, Arc<ContainerFacts>) {
-    (id.to_owned(), Arc::new(ContainerFacts { shares: Some(shares), ..ContainerFacts::default() }))
+fn told(id: &str, facts: ContainerFacts) -> Arc<Container> {
+    let container = Container::new(id.to_owned());
+    container.learn(Some(Arc::new(facts)));
+    Arc::new(container)
+}
+
+fn sharing(id: &str, shares: Shares) -> Arc<Container> {
+    told(id, ContainerFacts { shares: Some(shares), ..ContainerFacts::default() })
+}
+
+/// One pod an address, of that name.
+fn pods(all: &[(&str, &str)]) -> Option<Arc<RwLock<Arc<Pods>>>> {
+    let of_pod = |&(address, name): &(&str, &str)| {
+        let pod = Pod { name: name.to_owned(), addresses: vec![ip(address)], ..Pod::default() };
+        told(name, ContainerFacts { pod: Some(Arc::new(pod)), ..ContainerFacts::default() })
+    };
+    let all: Vec<_> = all.iter().map(of_pod).collect();
+    Some(Arc::new(RwLock::new(Arc::new(Pods::new(&all)))))
 }
 
 /// What a process in the network namespace of that container sees.
@@ -56,6 +72,11 @@ fn seen(runtime: &RuntimeNames, container: Option<&str>) -> Names {
     let names = Names::default();
     names.network.set_runtime(runtime.of(container));
     names
+}
+
+/// The id of the container that has that address.
+fn who(names: &Names, address: &str) -> Option<String> {
+    names.container(ip(address)).map(|container| container.id.clone())
 }
 
 fn name(names: &Names, address: &str) -> Option<String> {
@@ -66,7 +87,7 @@ fn name(names: &Names, address: &str) -> Option<String> {
 fn the_first_source_that_has_a_name_gives_it() {
     let names = Names {
         hosts: Some(map("10.0.0.1 hosts-1\n10.0.0.2 hosts-2\n")),
-        pods: Some(Arc::new(RwLock::new(map("10.0.0.1 pod-1\n10.0.0.2 pod-2\n10.0.0.3 pod-3\n10.0.0.4 pod-4\n")))),
+        pods: pods(&[("10.0.0.1", "pod-1"), ("10.0.0.2", "pod-2"), ("10.0.0.3", "pod-3"), ("10.0.0.4", "pod-4")]),
         ..Names::default()
     };
     names
@@ -154,6 +175,9 @@ fn a_container_sees_the_networks_that_it_is_on() {
     let haproxy = seen(&runtime, Some("haproxy"));
     assert_eq!(name(&haproxy, "172.18.0.5").as_deref(), Some("backend-api-1"));
     assert_eq!(name(&haproxy, "172.19.0.3"), None, "on another network");
+    assert_eq!(who(&haproxy, "172.18.0.5").as_deref(), Some("api"));
+    assert_eq!(who(&haproxy, "::ffff:172.18.0.2").as_deref(), Some("haproxy"));
+    assert_eq!(who(&haproxy, "172.19.0.3"), None);
     assert!(haproxy.elsewhere("api", ip("172.18.0.2")), "an alias is known too");
     let api = seen(&runtime, Some("api"));
     assert_eq!(name(&api, "172.18.0.2").as_deref(), Some("haproxy-demo"));
@@ -195,9 +219,11 @@ fn two_networks_with_the_same_addresses_are_not_mixed_up() {
     for container in [Some("both"), None] {
         let names = seen(&runtime, container);
         assert_eq!(name(&names, "172.30.0.3"), None, "{container:?} cannot tell which is meant");
+        assert_eq!(who(&names, "172.30.0.3"), None);
         assert!(!names.elsewhere("web-b", ip("172.30.0.3")));
         for address in ["172.30.0.4", "172.30.0.5"] {
             assert_eq!(name(&names, address).as_deref(), Some("both"));
+            assert_eq!(who(&names, address).as_deref(), Some("both"));
             assert!(!names.elsewhere("both", ip(address)));
         }
     }
@@ -246,9 +272,9 @@ fn a_bounded_number_of_network_namespaces_is_remembered() {
 fn pods_are_known_by_their_own_addresses() {
     let of_pod = |id: &str, pod: &str, address: &str, shares: Option<Shares>| {
         let pod = Pod { name: pod.to_owned(), addresses: vec![ip(address)], ..Pod::default() };
-        (id.to_owned(), Arc::new(ContainerFacts { pod: Some(Arc::new(pod)), shares, ..ContainerFacts::default() }))
+        told(id, ContainerFacts { pod: Some(Arc::new(pod)), shares, ..ContainerFacts::default() })
     };
-    let pods = Arc::new(pod_names(&[
+    let pods = Arc::new(Pods::new(&[
         of_pod("1", "web-1", "10.244.0.5", None),
         of_pod("2", "web-1", "10.244.0.5", None),
         of_pod("3", "node-exporter", "192.168.0.1", Some(Shares::Machine)),
@@ -256,6 +282,8 @@ fn pods_are_known_by_their_own_addresses() {
     let names = Names { pods: Some(Arc::new(RwLock::new(pods))), ..Names::default() };
     assert_eq!(name(&names, "10.244.0.5").as_deref(), Some("web-1"));
     assert_eq!(name(&names, "192.168.0.1"), None, "the machine is not the pod");
+    assert_eq!(names.pod(ip("::ffff:10.244.0.5")).expect("both containers are of one pod").name, "web-1");
+    assert_eq!(names.pod(ip("192.168.0.1")), None);
 }
 
 /// All behind one proxy, on a network with it and on one of its own: the layout in which a map for each container
@@ -272,7 +300,7 @@ fn five_thousand_containers_take_time_in_proportion() {
         .collect();
     let started = Instant::now();
     let runtime = RuntimeNames::new(&all);
-    let views: Vec<_> = all.iter().map(|(id, _)| runtime.of(Some(id))).collect();
+    let views: Vec<_> = all.iter().map(|container| runtime.of(Some(&container.id))).collect();
     assert!(started.elapsed().as_secs() < 2, "{:?}", started.elapsed());
     let names = Names::default();
     names.network.set_runtime(views[4999].clone());

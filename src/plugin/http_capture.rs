@@ -5,7 +5,9 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use crate::config::{HttpCapture, Tags};
-use crate::exchange::{Address, Connection, ContainerFacts, Direction, Exchange, Level, Protocol, Record};
+use crate::exchange::{
+    Address, Connection, Container, ContainerFacts, Direction, Exchange, Level, Pod, Protocol, Record,
+};
 use crate::proto::Head;
 use crate::rules::{Fact, Facts, Field, Peer, decide};
 use crate::url;
@@ -59,6 +61,8 @@ struct SoFar<'a> {
     tag_settings: &'a Tags,
     /// Looked up once, where it is asked for: what the runtime says of a container may change at any time.
     container: OnceCell<Option<Arc<ContainerFacts>>>,
+    /// Of the other end.
+    other: OnceCell<Other>,
     tags: OnceCell<Arc<Vec<(String, String)>>>,
 }
 
@@ -98,6 +102,7 @@ impl<'a> SoFar<'a> {
             is_finished: false,
             tag_settings,
             container: OnceCell::new(),
+            other: OnceCell::new(),
             tags: OnceCell::new(),
         }
     }
@@ -143,7 +148,26 @@ impl<'a> SoFar<'a> {
         }
     }
 
-    /// `is_source`: the end that asks. The watched process is at one end; of the other only the address is known.
+    /// Who has the address at the other end, as far as the container runtimes know that now.
+    fn other(&self) -> &Other {
+        self.other.get_or_init(|| {
+            let ip = match self.connection.direction {
+                Direction::Ingress => self.connection.source().ip(),
+                Direction::EgressInternal | Direction::EgressExternal => self.connection.destination().ip(),
+            };
+            let (Some(ip), Some(names)) = (ip, &self.connection.process.names) else { return Other::default() };
+            let container = names.container(ip);
+            let facts = container.as_ref().and_then(|container| container.facts());
+            Other {
+                pod: facts.as_ref().and_then(|facts| facts.pod.clone()).or_else(|| names.pod(ip)),
+                container,
+                facts,
+            }
+        })
+    }
+
+    /// `is_source`: the end that asks. The watched process is at one end; of the other the address is known, and its
+    /// container or pod where a runtime gave that address to one.
     fn peer<'s>(&'s self, peer: &Peer, address: &'s Address, is_source: bool) -> Fact<'s> {
         let is_watched = is_source != (self.connection.direction == Direction::Ingress);
         let process = is_watched.then_some(&*self.connection.process);
@@ -160,24 +184,46 @@ impl<'a> SoFar<'a> {
             Peer::ProcessUserId => {
                 process.and_then(|process| process.user_id).map_or(Fact::Absent, |id| Fact::Int(id.into()))
             }
-            Peer::ContainerId => text(process.and_then(|process| Some(process.container.as_ref()?.id.as_str()))),
-            _ if !is_watched => Fact::Absent,
-            _ if self.is_container_open() => Fact::NotYet,
-            _ => text(self.container().and_then(|container| of_container(peer, container)).filter(|v| !v.is_empty())),
+            Peer::ContainerId => {
+                let container =
+                    process.map_or_else(|| self.other().container.as_ref(), |process| process.container.as_ref());
+                text(container.map(|container| container.id.as_str()))
+            }
+            _ if is_watched && self.is_container_open() => Fact::NotYet,
+            _ => {
+                let (container, pod) = match is_watched {
+                    true => (self.container(), self.container().and_then(|facts| facts.pod.as_deref())),
+                    false => (self.other().facts.as_deref(), self.other().pod.as_deref()),
+                };
+                let value = container.and_then(|facts| of_container(peer, facts)).or_else(|| of_pod(peer, pod?));
+                text(value.filter(|value| !value.is_empty()))
+            }
         }
     }
 }
 
-/// What a container, or its pod, answers.
+/// What is known of the end that is not watched.
+#[derive(Default)]
+struct Other {
+    container: Option<Arc<Container>>,
+    facts: Option<Arc<ContainerFacts>>,
+    pod: Option<Arc<Pod>>,
+}
+
 fn of_container<'a>(peer: &Peer, container: &'a ContainerFacts) -> Option<&'a str> {
-    let pod = container.pod.as_ref();
     match peer {
         Peer::ContainerName => Some(&container.name),
         Peer::ContainerImage => Some(&container.image),
         Peer::ContainerLabel(name) => container.labels.get(&**name).map(String::as_str),
-        Peer::PodName => Some(&pod?.name),
-        Peer::PodNamespace => Some(&pod?.namespace),
-        Peer::PodLabel(name) => pod?.labels.get(&**name).map(String::as_str),
+        _ => None,
+    }
+}
+
+fn of_pod<'a>(peer: &Peer, pod: &'a Pod) -> Option<&'a str> {
+    match peer {
+        Peer::PodName => Some(&pod.name),
+        Peer::PodNamespace => Some(&pod.namespace),
+        Peer::PodLabel(name) => pod.labels.get(&**name).map(String::as_str),
         _ => None,
     }
 }
@@ -188,4 +234,81 @@ fn header<'a>(head: &'a Head, name: &str) -> Option<Cow<'a, str>> {
 
 fn text(bytes: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, SocketAddr};
+
+    use super::*;
+    use crate::exchange::{Attachment, Process};
+    use crate::names::{Names, RuntimeNames};
+
+    const ME: &str = "172.18.0.2";
+    const OTHER: &str = "172.18.0.5";
+    const UNKNOWN: &str = "172.18.0.9";
+
+    fn container(name: &str, address: &str) -> Arc<Container> {
+        let container = Container::new(format!("id-of-{name}"));
+        let networks = vec![Attachment {
+            network: "demo".into(),
+            addresses: vec![address.parse().unwrap()],
+            names: vec![name.into()],
+        }];
+        let pod =
+            Pod { name: format!("pod-of-{name}"), labels: [("app".into(), "shop".into())].into(), ..Pod::default() };
+        container.learn(Some(Arc::new(ContainerFacts {
+            name: name.into(),
+            labels: [("tier".into(), "web".into())].into(),
+            networks,
+            pod: Some(Arc::new(pod)),
+            ..ContainerFacts::default()
+        })));
+        Arc::new(container)
+    }
+
+    /// Between the watched process, in a container, and that address.
+    fn connection(direction: Direction, peer: &str) -> Connection {
+        let all = [container("me", ME), container("other", OTHER)];
+        let names = Names::default();
+        names.network.set_runtime(RuntimeNames::new(&all).of(Some("id-of-me")));
+        let process = Process { container: Some(all[0].clone()), names: Some(Arc::new(names)), ..Process::default() };
+        let address = |ip: &str| Address::Ip(SocketAddr::new(ip.parse::<IpAddr>().unwrap(), 80));
+        Connection { id: 1, direction, local: address(ME), remote: address(peer), process: Arc::new(process) }
+    }
+
+    fn fact(connection: &Connection, field: &str) -> Option<String> {
+        let tags = Tags::default();
+        match SoFar::new(connection, &tags).fact(&Field::parse(field).expect("a field")) {
+            Fact::Text(text) => Some(text.into_owned()),
+            Fact::Absent => None,
+            other => panic!("{field}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn both_ends_have_the_container_that_has_their_address() {
+        for (direction, mine, others) in [(Direction::Ingress, "dst", "src"), (Direction::EgressInternal, "src", "dst")]
+        {
+            let connection = connection(direction, OTHER);
+            for (end, name) in [(mine, "me"), (others, "other")] {
+                let fact = |field: &str| fact(&connection, &format!("{end}.{field}"));
+                assert_eq!(fact("container.name").as_deref(), Some(name));
+                assert_eq!(fact("container.id"), Some(format!("id-of-{name}")));
+                assert_eq!(fact("container.labels.tier").as_deref(), Some("web"));
+                assert_eq!(fact("container.labels.none"), None);
+                assert_eq!(fact("container.image"), None);
+                assert_eq!(fact("pod.name"), Some(format!("pod-of-{name}")));
+                assert_eq!(fact("pod.labels.app").as_deref(), Some("shop"));
+            }
+        }
+    }
+
+    #[test]
+    fn of_an_address_that_no_container_has_nothing_is_known() {
+        let connection = connection(Direction::EgressInternal, UNKNOWN);
+        for field in ["container.name", "container.id", "container.labels.tier", "pod.name", "process.binary"] {
+            assert_eq!(fact(&connection, &format!("dst.{field}")), None, "{field}");
+        }
+    }
 }

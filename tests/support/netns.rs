@@ -62,6 +62,18 @@ impl Pair {
             .expect("ip is installed");
         assert!(output.status.success(), "curl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
+
+    /// The same under a shell that stays: with its last process a mount namespace goes, and the `/etc/hosts` in it.
+    pub fn curl_and_stay(&self, arguments: &[&str]) -> Program {
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &self.client, "sh", "-c", r#""$@" && echo asked && exec sleep 60"#, "sh"])
+            .args(["curl", "-sS", "--fail", "-m", "10", "-o", "/dev/null"])
+            .args(arguments);
+        let mut shell = Program::start("curl", &mut command, self.folder.path());
+        shell.wait_ready("end of curl", LIMIT, |shell| shell.stdout().contains("asked"));
+        shell
+    }
 }
 
 impl Drop for Pair {
