@@ -139,9 +139,17 @@ static __always_inline void tell(const struct task_struct *task, __u32 kind, con
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
+	struct judgement undecided = {};
+	struct owner owner = {};
 	__u32 pid = current_pid();
 
-	bpf_map_delete_elem(&processes, &pid);
+	/* Says which program it is now, so that what is said of the one before it is not taken for it. */
+	if (settings.filter_processes) {
+		fill_owner(&owner, task);
+		undecided.started = owner.started;
+		undecided.exec_id = owner.exec_id;
+		bpf_map_update_elem(&processes, &pid, &undecided, BPF_ANY);
+	}
 	if (!settings.empty)
 		tell(task, EVENT_EXEC, BPF_CORE_READ(bprm, filename));
 	return 0;

@@ -189,14 +189,14 @@ impl Recorder {
     /// An event, preceded by what is known of the process where it opens a connection.
     pub fn event(&mut self, worker: usize, bytes: &[u8], processes: &Processes) {
         if let Some(Event::Open(opened)) = Event::parse(bytes) {
-            self.process(worker, opened.time, (opened.info.owner, opened.info.remote.ip()), processes);
+            self.process(worker, opened.time, (opened.info.owner, opened.info.remote.ip()), processes, false);
         }
         self.frame(EVENT, worker, bytes);
     }
 
-    /// What is known of a process; where that is nothing yet, it is said later.
-    fn process(&mut self, worker: usize, time: u64, (owner, peer): Met, processes: &Processes) {
-        match processes.find(&owner, time) {
+    /// What is known of a process; where that is nothing yet, it is said later. `is_settled`: as for [`Processes::find`].
+    fn process(&mut self, worker: usize, time: u64, (owner, peer): Met, processes: &Processes, is_settled: bool) {
+        match processes.find(&owner, time, is_settled) {
             Some(process) => {
                 let mut frame = ProcessFrame::new(&process, owner.exec_id, peer);
                 let mut content = serde_json::to_vec(&frame).unwrap_or_default();
@@ -216,7 +216,7 @@ impl Recorder {
     pub fn reached(&mut self, worker: usize, time: u64, processes: &Processes) {
         for (since, met) in std::mem::take(&mut self.unknown) {
             if since.saturating_add(SAID_WITHIN) > time {
-                self.process(worker, since, met, processes);
+                self.process(worker, since, met, processes, true);
             }
         }
         self.frame(REACHED, worker, &time.to_le_bytes());

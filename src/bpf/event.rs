@@ -168,6 +168,8 @@ unsafe impl Plain for types::dns_event {}
 unsafe impl Plain for types::exit_event {}
 // SAFETY: as above.
 unsafe impl Plain for types::connection {}
+// SAFETY: as above.
+unsafe impl Plain for types::judgement {}
 
 /// The first bytes of `bytes` as a struct; none where there are too few.
 pub(super) fn copied<T: Plain + Default>(bytes: &[u8]) -> Option<T> {

@@ -229,11 +229,19 @@ impl Kernel {
             if left_out { types::process_verdict::PROCESS_LEFT_OUT } else { types::process_verdict::PROCESS_TAPPED };
         let is_exact = process.started != 0 && process.exec_id != 0;
         let (started, exec_id) = if is_exact { (process.started, process.exec_id) } else { (0, 0) };
+        // An exec since /proc was looked into has left its mark: that program is judged by its own event.
+        if !is_exact && self.judgement(process.pid).is_some_and(|judgement| judgement.started != 0) {
+            return;
+        }
         let judgement = types::judgement { started, exec_id, verdict: verdict.0 as u8, ..Default::default() };
         // SAFETY: plain integers without padding (asserted beside the definition), alive for the call.
         let value = unsafe { plain::as_bytes(&judgement) };
         // Where it fails, the process stays tapped in the kernel; user space filters again.
         let _ = self.processes.update(&process.pid.to_ne_bytes(), value, MapFlags::ANY);
+    }
+
+    fn judgement(&self, pid: u32) -> Option<types::judgement> {
+        copied(&self.processes.lookup(&pid.to_ne_bytes(), MapFlags::ANY).ok().flatten()?)
     }
 
     /// The kernel's entry for a socket, while it has one.

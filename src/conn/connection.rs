@@ -149,14 +149,15 @@ impl Conn {
         let Some(awaiting) = self.awaiting.take() else { return };
         let owner = &awaiting.info.owner;
         let is_late = awaiting.since.saturating_add(IDENTIFIED_WITHIN) <= env.settled;
-        match env.processes.find(owner, self.latest) {
+        let is_settled = awaiting.since <= env.settled;
+        match env.processes.find(owner, self.latest, is_settled) {
             Some(process) if is_late || env.settings.tap.filters.verdict(&process) != Tapped::NotYet => {
                 self.opened(&awaiting.info, process, env);
             }
             _ if is_late => self.opened(&awaiting.info, env.processes.guess(owner), env),
             found => {
                 // The events of its fork and exec may be on the way through another CPU's buffer.
-                if found.is_none() && awaiting.since <= env.settled {
+                if found.is_none() && is_settled {
                     env.processes.look_for(owner, self.latest);
                 }
                 self.awaiting = Some(awaiting);

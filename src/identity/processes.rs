@@ -126,9 +126,18 @@ impl Processes {
         Processes { patient: true, ..Processes::default() }
     }
 
-    /// The process behind a socket; none while it is not known but soon may be.
-    pub fn find(&self, owner: &Owner, now: u64) -> Option<Arc<Process>> {
-        let known = self.read();
+    /// The process behind a socket; none while it is not known but soon may be. `is_settled`: whether all events until
+    /// the socket was opened have been taken in.
+    pub fn find(&self, owner: &Owner, now: u64, is_settled: bool) -> Option<Arc<Process>> {
+        let mut known = self.read();
+        if known.is_unconfirmed(owner) {
+            if !is_settled {
+                return None;
+            }
+            drop(known);
+            self.write().confirm(owner);
+            known = self.read();
+        }
         let Some(life) = known.life(owner) else {
             return (!self.patient).then(|| bare(owner));
         };
@@ -159,6 +168,10 @@ impl Processes {
 
     /// Has the identity thread look for a process that no event told of until now.
     pub fn look_for(&self, owner: &Owner, now: u64) {
+        // One whose files are awaited is known.
+        if self.read().life(owner).is_some() {
+            return;
+        }
         let is_new = self.questions.is_some() && self.write().asked.insert(owner.pid);
         if is_new && !self.ask(Question::Process(*owner)) {
             self.write().asked.remove(&owner.pid);
@@ -240,6 +253,8 @@ impl Processes {
     pub(super) fn answer(&self, owner: &Owner, found: Option<ProcessInfo>, now: u64) {
         match found.filter(|info| is_same(info.owner.started, owner.started)) {
             Some(info) => _ = self.learn(&info, now, false),
+            // Its exec and its end may have been told of in the meantime.
+            None if self.read().life(owner).is_some() => {}
             None => {
                 self.insert((*bare(owner)).clone(), owner.exec_id, now);
                 self.exited(owner.pid, owner.started, now);
@@ -386,6 +401,19 @@ impl Known {
         let pid = self.by_pid.get_mut(&owner.pid)?;
         let position = pid.position(owner)?;
         Some(&mut pid.lives[position])
+    }
+
+    /// Whether all that is known is what /proc told, without saying which program of the process that was: an exec may
+    /// be on its way through another CPU's buffer.
+    fn is_unconfirmed(&self, owner: &Owner) -> bool {
+        owner.started != 0 && self.life(owner).is_some_and(|life| life.exec_id == 0 && owner.exec_id != 0)
+    }
+
+    /// No exec came: the program that /proc told of is that one.
+    fn confirm(&mut self, owner: &Owner) {
+        if let Some(life) = self.life_mut(owner).filter(|life| life.exec_id == 0) {
+            life.exec_id = owner.exec_id;
+        }
     }
 
     fn insert(&mut self, pid: u32, mut life: Life, time: u64) {
