@@ -9,17 +9,24 @@ from pathlib import Path
 from .cells import Cell
 from .verdict import Verdict
 
-COLUMNS = ["cell", "made", "recorded", *Verdict.WRONGS, "touched", "median ms", "worst ms", ""]
+COLUMNS = ["cell", "made", "recorded", *Verdict.WRONGS, "touched", "unrecorded", "events lost", "median ms", "worst ms", ""]
 
 
 def row(name: str, verdict: Verdict | str) -> str:
     """A line of the Markdown table."""
     if isinstance(verdict, str):
         return f"| {name} | {' | ' * (len(COLUMNS) - 3)} | {verdict} |"
-    numbers = [verdict.made, verdict.recorded, *(getattr(verdict, kind) for kind in Verdict.WRONGS), verdict.touched]
+    numbers = [verdict.made, verdict.recorded, *(getattr(verdict, kind) for kind in Verdict.WRONGS),
+               verdict.touched, verdict.unrecorded, verdict.lost_events]  # fmt: skip
     times = [_milliseconds(verdict.median_ms()), _milliseconds(verdict.worst_ms())]
-    cells = [name, *map(str, numbers), *times, "ok" if verdict.passed() else "WRONG"]
+    cells = [name, *map(str, numbers), *times, _word(verdict)]
     return f"| {' | '.join(cells)} |"
+
+
+def _word(verdict: Verdict) -> str:
+    if not verdict.passed():
+        return "WRONG"
+    return "ok" if verdict.tries == 1 else f"ok in run {verdict.tries}"
 
 
 def _milliseconds(value: float | None) -> str:

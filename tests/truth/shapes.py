@@ -152,6 +152,7 @@ def aborted(world: World) -> None:
         connection.reset()
     with world.fresh() as connection:
         made, first, data = world.request("POST", "/take", connection, world.upload(30_000))
+        connection.clean = False
         connection.send(first + data[:10_000])
         time.sleep(0.1)
         connection.close()
@@ -169,6 +170,7 @@ def client_times_out(world: World) -> None:
     with world.fresh() as connection:
         made, first, _ = world.request("GET", "/bytes/10", connection)
         world.made.remove(made)
+        connection.clean = False
         connection.send(first[:-2])
         world.answer(connection, made)
         assert made.status == 408, made

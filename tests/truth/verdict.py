@@ -4,13 +4,15 @@ import statistics
 from dataclasses import dataclass, field
 
 from .agent import Recorded, Seen
-from .oracle import Body, Expected, Timer
+from .oracle import Expected, Timer
 
 # A recorded duration may be off by so much of HAProxy's timer: the larger of milliseconds and share.
 BAR_MS, BAR_SHARE = 1.0, 0.02
 # Marks that say that bytes of a body were not kept. What was kept is not compared then; its size is.
 NOT_KEPT = ("body_not_observable", "body_truncated", "body_over_memory")
 LOST = ("body_lost", "malformed", "aborted", "missing")
+# Two clocks that are read one after the other.
+CLOCK_MS = 0.005
 # How many of a kind are told in words.
 TOLD = 3
 
@@ -31,12 +33,22 @@ class Verdict:
     body: int = 0
     marks: int = 0
     duration: int = 0
-    touched: int = 0  # marked because of a loss; only where losses are made
+    links: int = 0  # connections whose bytes were compared
+    touched: int = 0  # marked because of a loss; these three only where losses are made
+    unrecorded: int = 0
+    lost_events: int = 0
+    tries: int = 1
     errors_ms: list[float] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     WRONGS = ("absent", "duplicates", "strangers", "pairs", "connection", "status", "size", "body", "marks", "duration")
+
+    def is_late_only(self) -> bool:
+        """Nothing but durations is wrong: another process may have had the CPU."""
+        return self.duration > 0 and not self.problems and not any(
+            getattr(self, name) for name in self.WRONGS if name != "duration"
+        )
 
     def passed(self) -> bool:
         return self.made > 0 and not self.problems and not any(getattr(self, name) for name in self.WRONGS)
@@ -54,40 +66,64 @@ class Verdict:
             self.told.append(f"{kind}: {what}")
 
 
-def judge(expected: list[Expected], recorded: Recorded, losses: bool = False) -> Verdict:
+def judge(expected: list[Expected], recorded: Recorded, losses: bool, timed: bool) -> Verdict:
     """`losses`: events were lost on purpose. Then a transaction may be absent, as long as not more are than events were
-    lost, or be marked; what is not marked must be right all the same."""
+    lost, or be marked; what is not marked must be right all the same. `timed`: HAProxy's timers are held against it;
+    else they are only shown."""
     verdict = Verdict(made=len(expected))
     left: dict[tuple[str, str], list[Seen]] = {}
     for seen in recorded.seen:
         left.setdefault((seen.id, seen.side), []).append(seen)
+    durations: dict[str, float] = {}
+    inner: list[tuple[str, float]] = []
     for one in expected:
         each = left.get((one.id, one.side), [])
         # Retries have one id: the connection tells them apart.
         seen = next((seen for seen in each if seen.source == one.source), each[0] if each else None)
         if seen is None:
-            verdict.wrong("absent", f"{one}")
+            verdict.wrong("absent", one.name())
             continue
         each.remove(seen)
         verdict.recorded += 1
-        _compare(one, seen, verdict, losses)
-    known = {(one.id, one.side) for one in expected}
+        if losses and _is_touched(seen):
+            verdict.touched += 1
+            continue
+        _compare(one, seen, verdict)
+        _compare_times(one, seen, verdict, timed)
+        if seen.duration_ms is not None and not seen.incomplete and one.id != "-":
+            if one.side == "ingress":
+                durations[one.id] = seen.duration_ms
+            else:
+                inner.append((one.id, seen.duration_ms))
+    for id_, duration in inner:
+        if id_ in durations and duration > durations[id_] + CLOCK_MS:
+            verdict.wrong("duration", f"{id_}: egress {duration} within ingress {durations[id_]}")
+    _judge_rest(left, {(one.id, one.side) for one in expected}, losses, verdict)
+    if losses:
+        _judge_losses(recorded, verdict)
+    return verdict
+
+
+def _judge_rest(left: dict[tuple[str, str], list[Seen]], known: set[tuple[str, str]], losses: bool,
+                verdict: Verdict) -> None:  # fmt: skip
+    """What was recorded beyond what must be there."""
     for key, each in left.items():
         for seen in each:
             if losses and _is_touched(seen):
                 verdict.touched += 1
-            elif key in known:
-                verdict.wrong("duplicates", f"{seen}")
             else:
-                verdict.wrong("strangers", f"{seen}")
-    if losses:
-        lost = recorded.counters.get("lost.buffer_events", 0) + recorded.counters.get("lost.connection_events", 0)
-        if lost == 0:
-            verdict.problems.append("nothing was lost, so nothing was shown")
-        if verdict.absent <= lost:
-            verdict.absent = 0
-            verdict.told = [line for line in verdict.told if not line.startswith("absent")]
-    return verdict
+                verdict.wrong("duplicates" if key in known else "strangers", f"{seen}")
+
+
+def _judge_losses(recorded: Recorded, verdict: Verdict) -> None:
+    lost = recorded.counters.get("lost.buffer_events", 0) + recorded.counters.get("lost.connection_events", 0)
+    verdict.lost_events = lost
+    if lost == 0:
+        verdict.problems.append("nothing was lost, so nothing was shown")
+    if verdict.absent > lost:
+        verdict.problems.append(f"{verdict.absent} transactions are absent, and only {lost} events are counted as lost")
+    verdict.unrecorded, verdict.absent = verdict.absent, 0
+    verdict.told = [line for line in verdict.told if not line.startswith("absent")]
 
 
 def _is_touched(seen: Seen) -> bool:
@@ -95,47 +131,43 @@ def _is_touched(seen: Seen) -> bool:
     return "pairing_uncertain" in marks or any(mark.endswith(LOST) for mark in marks)
 
 
-def _compare(one: Expected, seen: Seen, verdict: Verdict, losses: bool) -> None:
-    if losses and _is_touched(seen):
-        verdict.touched += 1
-        return
-    what = f"{one} and {seen}"
+def _compare(one: Expected, seen: Seen, verdict: Verdict) -> None:
+    name = one.name()
     marks = seen.marks()
+
+    def check(kind: str, must: object, has: object, what: str) -> None:
+        if must is not None and must != has:
+            verdict.wrong(kind, f"{name}: {what} {has}, must be {must}")
+
     if not one.required <= marks <= one.required | one.allowed:
-        verdict.wrong("marks", f"{sorted(marks)}: {what}")
-    if seen.other_id not in (None, seen.id) or (seen.echo and seen.echo != f"{seen.method} {seen.path}"):
-        verdict.wrong("pairs", what)
-    if one.method not in (None, seen.method) or one.path not in (None, seen.path):
-        verdict.wrong("pairs", what)
-    if one.source not in (None, seen.source) or one.destination not in (None, seen.destination):
-        verdict.wrong("connection", what)
-    if one.status != seen.status and not marks & {"response_missing"}:
-        verdict.wrong("status", what)
+        verdict.wrong("marks", f"{name}: {sorted(marks)}, must be {sorted(one.required)}, may be {sorted(one.allowed)}")
+    check("pairs", seen.id if seen.other_id else None, seen.other_id, "id of the response")
+    check("pairs", f"{seen.method} {seen.path}" if seen.echo and seen.method else None, seen.echo, "answers to")
+    check("pairs", one.method, seen.method, "method")
+    check("pairs", one.path, seen.path, "path")
+    check("connection", one.source, seen.source, "source")
+    check("connection", one.destination, seen.destination, "destination")
+    if "response_missing" not in marks and one.status != seen.status:
+        verdict.wrong("status", f"{name}: {seen.status}, must be {one.status}")
     for side, must, has in [("request", one.request, seen.request), ("response", one.response, seen.response)]:
-        if side == "response" and "response_missing" in marks:
+        if f"{side}_missing" in marks or f"{side}_aborted" in marks:
             continue
-        if f"{side}_aborted" in marks:
-            continue
-        _compare_body(side, must, has.size, has.sha, marks, verdict, what)
-    _compare_times(one, seen, verdict, what)
+        check("size", must.size, has.size, f"{side}'s size")
+        is_kept = not any(f"{side}_{mark}" in marks for mark in NOT_KEPT)
+        if is_kept and must.size in (None, has.size):
+            check("body", must.sha, has.sha, f"{side}'s SHA-256")
 
 
-def _compare_body(side: str, must: Body, size: int, sha: str | None, marks: set[str], verdict: Verdict,
-                  what: str) -> None:  # fmt: skip
-    if must.size not in (None, size):
-        verdict.wrong("size", f"{side} has {size}: {what}")
-    elif must.sha is not None and not any(f"{side}_{mark}" in marks for mark in NOT_KEPT) and must.sha != sha:
-        verdict.wrong("body", f"{side}: {what}")
-
-
-def _compare_times(one: Expected, seen: Seen, verdict: Verdict, what: str) -> None:
-    for timer, value in [(one.duration, seen.duration_ms), (one.ttfb, seen.ttfb_ms)]:
+def _compare_times(one: Expected, seen: Seen, verdict: Verdict, timed: bool) -> None:
+    if one.at_most_ms is not None and seen.duration_ms is not None and seen.duration_ms > one.at_most_ms + CLOCK_MS:
+        verdict.wrong("duration", f"{one.name()}: {seen.duration_ms}, the client measured {one.at_most_ms:.3f}")
+    for timer, value, what in [(one.duration, seen.duration_ms, "duration"), (one.ttfb, seen.ttfb_ms, "first byte")]:
         if timer is None or value is None:
             continue
         error = _error(timer, value)
         verdict.errors_ms.append(error)
-        if error > max(BAR_MS, BAR_SHARE * timer.value):
-            verdict.wrong("duration", f"{value} against {timer}: {what}")
+        if timed and error > max(BAR_MS, BAR_SHARE * timer.value):
+            verdict.wrong("duration", f"{one.name()}: {what} {value} against HAProxy's {timer.value}")
 
 
 def _error(timer: Timer, value: float) -> float:

@@ -36,6 +36,7 @@ class Connection:
         self.buffer = bytearray()
         self.sent = self.received = 0
         self.closed = False
+        self.clean = True  # all that was sent was asked for, and all that came was read
 
     def send(self, data: bytes, piece: int = 0, pause: float = 0.0) -> None:
         """All of it, in pieces of so many bytes with a pause behind each."""
@@ -133,5 +134,6 @@ class Connection:
 
     def reset(self) -> None:
         """Closes with RST instead of FIN."""
+        self.clean = False
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()

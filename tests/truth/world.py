@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ class Made:
     got: int = 0
     got_sha: str = ""
     whole: bool = False  # the response was
+    began: float = 0.0  # when the client sent it, monotonic seconds
+    elapsed_ms: float | None = None  # until the client had read the response's end
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class World:
         self.pool: dict[int, Connection] = {}
         self.round = "a"
         self._count = 0
-        self.spent: list[Connection] = []
+        self.links: list[Connection] = []  # whose bytes were all read, and which were closed while the agent was there
         self.clients_killed = False  # requests may be cut where the client's time was up
         self.haproxy: Haproxy | None = None
         self.server: Nginx | Application
@@ -126,7 +129,7 @@ class World:
         """The connection of that key, opened where there is none, so that shapes can be run again on the same ones."""
         if key not in self.pool or self.pool[key].closed:
             if key in self.pool:
-                self.spent.append(self.pool[key])
+                self._spent(self.pool[key])
             self.pool[key] = Connection(self.front, **options)  # type: ignore[arg-type]
         return self.pool[key]
 
@@ -137,14 +140,23 @@ class World:
         try:
             yield connection
         finally:
-            if not connection.closed:
-                connection.close()
-            self.spent.append(connection)
+            self._spent(connection)
+
+    def close_pool(self) -> None:
+        """Closes the connections that shapes would find again."""
+        while self.pool:
+            self._spent(self.pool.popitem()[1])
+
+    def _spent(self, connection: Connection) -> None:
+        if not connection.closed:
+            connection.close()
+        if connection.clean and self.agent:
+            self.links.append(connection)
 
     def request(self, method: str, path: str, connection: Connection, data: bytes = b"", chunk: int = 0,
                 headers: tuple[str, ...] = ()) -> tuple[Made, bytes, bytes]:  # fmt: skip
         """A request that is noted as made: the note, its head, and its body as framed. `chunk`: size of the chunks."""
-        made = Made(self.id(), method, path, connection.local, len(data), digest(data))
+        made = Made(self.id(), method, path, connection.local, len(data), digest(data), began=time.monotonic())
         self.made.append(made)
         lines = [f"{method} {path} HTTP/1.1", "Host: truth.test", f"X-Request-Id: {made.id}", *headers]
         framed = data
@@ -162,8 +174,10 @@ class World:
             reply = connection.reply(made.method, **reading)  # type: ignore[arg-type]
         except Ended as ended:
             made.status, made.got, made.got_sha = ended.status, len(ended.so_far), digest(ended.so_far)
+            connection.clean = False
             connection.close()
             return None
+        made.elapsed_ms = (time.monotonic() - made.began) * 1000
         made.status, made.got, made.got_sha, made.whole = reply.status, len(reply.body), digest(reply.body), True
         if reply.headers.get("connection", "").lower() == "close":
             connection.close()

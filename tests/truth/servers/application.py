@@ -11,6 +11,7 @@
 Usage: application.py PORT LOG. The body of /bytes and its like is SHAKE-256 of path and X-Request-Id.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -172,7 +173,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def hang(self):
         # Until the other side has gone; what it sends besides is not read.
-        select.select([], [], [], 0)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             if select.select([self.connection], [], [], 0.02)[0] and not self.connection.recv(1, socket.MSG_PEEK):
@@ -185,7 +185,9 @@ class Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
     def upgrade(self):
-        self.head(101, ("Connection", "Upgrade"), ("Upgrade", self.headers.get("Upgrade", "websocket")))
+        key = self.headers.get("Sec-WebSocket-Key", "") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+        self.head(101, ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Accept", accept))
         self.line["response_whole"] = True
         while data := self.connection.recv(65536):
             self.connection.sendall(data)
