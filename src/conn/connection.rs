@@ -264,8 +264,13 @@ impl Conn {
         }
         for flow in [Flow::Sent, Flow::Received] {
             let at = flow as usize;
-            if let Some(position) = lost[at].filter(|_| lost[at] != self.lost[at]) {
-                self.streams[at].stands(position, now);
+            let Some(position) = lost[at].filter(|_| lost[at] != self.lost[at]) else { continue };
+            self.streams[at].stands(position, now);
+            let side = self.side(flow);
+            if let (Some(known), Some(http), None) = (&self.known, &mut self.http, self.streams[at].next()) {
+                // Of a stream joined midway there is no position yet from which a gap could be measured.
+                let mut host = ConnHost { env, known, transactions: &mut self.transactions };
+                http.unseen(&mut host, &known.connection, side, Gap { len: 0, why: Why::Lost, time: now });
             }
         }
         self.lost = lost;

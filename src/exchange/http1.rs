@@ -482,7 +482,10 @@ impl Http1 {
         self.state = State::Http;
         self.make_room(host, connection);
         self.heads += head.weight();
-        if time <= self.answered {
+        // Of two requests in one call, the first could not be answered before the second was sent.
+        let is_of_same_call =
+            self.open.back().is_some_and(|last| last.request.as_ref().is_some_and(|request| request.last_byte == time));
+        if time <= self.answered || is_of_same_call {
             self.doubt(true, false);
         }
         let wanted = host.body_wanted(Some(&head), None);
@@ -515,7 +518,8 @@ impl Http1 {
             }
         };
         self.answered = time;
-        if !self.response.lost && self.open.get(at + 1).is_some_and(|next| next.began <= time) {
+        let is_next_there = self.open.get(at + 1).is_some_and(|next| next.began <= time);
+        if is_next_there && (!self.response.lost || self.open[at].began > self.response.lost_at) {
             self.doubt(true, false);
         }
         // Between the request and the end of the loss there is room for more requests and responses.
@@ -633,12 +637,16 @@ impl Http1 {
     }
 
     /// Where responses may have gone by unseen: a client that does not pipeline had those to all but the last of the
-    /// requests that it sent until then. `until`: all responses before were taken in.
+    /// requests that it sent until then. A request from after the loss keeps its place: its response is still to come, and
+    /// another one sent meanwhile says that the client pipelines. `until`: all responses before were taken in.
     pub fn pass_over(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, until: Nanos) {
         if !self.response.lost || self.pipelines {
             return;
         }
-        while self.open.get(1).is_some_and(|next| next.began <= until) && self.open[0].request_done {
+        let is_answered_unseen = |open: &VecDeque<Open>, lost_at: Nanos| {
+            open.get(1).is_some_and(|next| next.began <= until) && open[0].request_done && open[0].began <= lost_at
+        };
+        while is_answered_unseen(&self.open, self.response.lost_at) {
             let Some(mut open) = self.open.pop_front() else { return };
             open.miss(Missing::Response);
             self.hand_out(host, connection, open);

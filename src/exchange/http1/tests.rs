@@ -413,6 +413,32 @@ fn joined_midway_before_the_response_to_head() {
     wire.assert(&["? -> 200 [Request]", "GET /a -> 200 a", "GET /b -> 200 b"]);
 }
 
+/// Each response went to the last request of its batch, and nothing said so.
+#[test]
+fn joined_midway_before_pipelined_requests() {
+    let mut wire = Wire::joined();
+    let batch: String = ["/a", "/b", "/c"].map(|path| format!("GET {path} HTTP/1.1\nHost: a\n\n")).concat();
+    wire.request(&batch).ok("a").ok("b").ok("c").get("/d").ok("d");
+    wire.assert(&[
+        "GET /a -> 200 a [PairingUncertain]",
+        "GET /b -> 200 b [PairingUncertain]",
+        "GET /c -> 200 c [PairingUncertain]",
+        "GET /d -> 200 d [PairingUncertain]",
+    ]);
+}
+
+/// The server reads them one by one, but answers late.
+#[test]
+fn joined_midway_before_pipelined_requests_in_calls_of_their_own() {
+    let mut wire = Wire::joined();
+    wire.get("/a").get("/b").ok("a").ok("b").get("/c").ok("c");
+    wire.assert(&[
+        "GET /a -> 200 a [PairingUncertain]",
+        "GET /b -> 200 b [PairingUncertain]",
+        "GET /c -> 200 c [PairingUncertain]",
+    ]);
+}
+
 #[test]
 fn nothing_of_a_response_is_skipped_that_may_answer_head() {
     let mut wire = Wire::joined();

@@ -1,0 +1,100 @@
+"""The command line of scripts/truth."""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from . import report, run
+from .cells import Cell, cells
+from .process import Failed, allow_open_files
+from .verdict import Verdict
+
+# The bar of durations is that of a quiet machine: a cell in which nothing else is wrong gets so many runs.
+TRIES = 4
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def set_up() -> str:
+    """Packages and the build, by the shell helpers that the other scripts use. Returns the binary's path."""
+    with tempfile.NamedTemporaryFile("r") as answer:
+        commands = f"""
+            set -euo pipefail
+            . "{ROOT}/scripts/lib.sh"
+            STEPS=3
+            need_root
+            step packages
+            apt_install "${{BUILD_PACKAGES[@]}}" haproxy nginx-light wrk nghttp2-client curl nodejs bpftool
+            step "sidetap (cargo build --release)"
+            [ -n "${{SIDETAP_BIN:-}}" ] || need_rust
+            build_release
+            printf %s "$SIDETAP_BIN" >{answer.name}
+        """
+        if subprocess.run(["bash", "-c", commands, "truth"]).returncode != 0:
+            raise Failed("set-up failed")
+        return os.path.abspath(answer.read())
+
+
+def matrix(binary: str, chosen: list[Cell], keep: Path | None) -> bool:
+    """Runs the cells. Whether all passed."""
+    began = time.monotonic()
+    print(f"\n[3/3] {len(chosen)} cells", flush=True)
+    print(report.heading(), flush=True)
+    results: list[tuple[Cell, Verdict | str]] = []
+    for cell in chosen:
+        verdict = _one(cell, binary, keep)
+        results.append((cell, verdict))
+        print(report.row(cell.name, verdict), flush=True)
+        if isinstance(verdict, Verdict) and not verdict.passed():
+            for line in [*verdict.problems, *verdict.told]:
+                print(f"    {line}", file=sys.stderr, flush=True)
+    report.keep(ROOT / "target/truth.json", results, time.monotonic() - began)
+    verdicts = [verdict for _, verdict in results if isinstance(verdict, Verdict)]
+    made, recorded = sum(one.made for one in verdicts), sum(one.recorded for one in verdicts)
+    passed = sum(one.passed() for one in verdicts)
+    print(f"\n{passed} of {len(verdicts)} cells passed, {len(results) - len(verdicts)} skipped; {recorded:,} of {made:,}"
+          f" transactions recorded; {time.monotonic() - began:.0f} s; target/truth.json")  # fmt: skip
+    return passed == len(verdicts) > 0
+
+
+def _one(cell: Cell, binary: str, keep: Path | None) -> Verdict | str:
+    if reason := run.missing(cell):
+        return f"skipped: {reason}"
+    folder = None
+    if keep:
+        folder = keep / cell.name.replace("/", ":")
+        folder.mkdir(parents=True)
+    try:
+        verdict = run.run(cell, binary, folder)
+        while verdict.is_late_only() and verdict.tries < TRIES and not keep:
+            tries, verdict = verdict.tries, run.run(cell, binary)
+            verdict.tries = tries + 1
+        return verdict
+    except Exception:
+        # A cell that breaks down is one that did not pass; the others still have to be heard.
+        return Verdict(problems=[traceback.format_exc()])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short", action="store_true", help="the cells that scripts/test runs")
+    parser.add_argument("--only", metavar="REGEX", default="", help="cells whose name matches")
+    parser.add_argument("--list", action="store_true", help="name the cells and run none")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave each cell's files there")
+    options = parser.parse_args()
+    chosen = [cell for cell in cells() if re.search(options.only, cell.name) and (cell.short or not options.short)]
+    if options.list:
+        print("\n".join(cell.name for cell in chosen))
+        return
+    try:
+        allow_open_files(12_000)
+        sys.exit(not matrix(set_up(), chosen, options.keep.resolve() if options.keep else None))
+    except Failed as error:
+        sys.exit(f"truth: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

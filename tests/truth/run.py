@@ -1,0 +1,155 @@
+"""Runs a cell: starts its world, lets its clients ask while an agent is there, and asks for the verdict."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from .cells import Cell
+from .oracle import expected
+from .process import LIMIT, Failed
+from .servers import exe
+from .verdict import Verdict, judge
+from .world import World
+
+
+def missing(cell: Cell) -> str | None:
+    """Why a cell cannot run here; None where it can."""
+    tracepoint = b"btf_trace_sock_send_length"
+    if cell.setting.path == "socket" and tracepoint not in Path("/sys/kernel/btf/vmlinux").read_bytes():
+        return "this kernel has no sock_send_length tracepoint (it came with Linux 6.3)"
+    programs = [cell.setting.server] if cell.setting.server != "python" else ["/usr/bin/python3"]
+    programs += ["haproxy"] if cell.setting.proxy else []
+    programs += [cell.client] if cell.client != "raw" else []
+    for program in programs:
+        try:
+            exe(program)
+        except FileNotFoundError:
+            return f"{program} is not installed"
+    return None
+
+
+def run(cell: Cell, binary: str, keep: Path | None = None) -> Verdict:
+    """One cell, from nothing to its verdict. `keep`: a folder for its files, where they are to stay."""
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with contextlib.ExitStack() as stack:
+        folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(dir=memory, prefix="truth-")))
+        world = stack.enter_context(World(cell.setting, folder, binary))
+        expecting = _rounds(cell, world)
+        _settle(world)
+        wanted = [one for one in expected(world) if one.id.partition("-")[0] in expecting or cell.client == "h2load"]
+        for one in wanted:
+            one.allowed |= cell.allowed
+        verdict = judge(wanted, world.recorded, cell.losses, cell.timed and cell.load == "light")
+        if not cell.losses:
+            _check_links(world, verdict)
+        _check_oracles(cell, world, verdict)
+        if not cell.losses:
+            _check_counters(world, verdict)
+        return verdict
+
+
+def _rounds(cell: Cell, world: World) -> set[str]:
+    """The rounds of requests. Answers which of them an agent was there for."""
+    if cell.join == "first":
+        world.start_agent()
+        with _trouble(cell, world):
+            cell.shape(world)
+        world.close_pool()
+        _settle(world)
+        world.stop_agent()
+        # Those without an id were never read to the end of their heads.
+        return {"a", ""}
+    cell.shape(world)
+    watched = ["b"] if cell.join == "midway" else ["b", "d"]
+    for name in ("b", "c", "d"):
+        world.round = name
+        if name in watched:
+            world.start_agent()
+        cell.shape(world)
+        if name in watched:
+            _settle(world)
+            world.stop_agent()
+        if name == watched[-1]:
+            break
+    return set(watched)
+
+
+def _settle(world: World) -> None:
+    """Until the servers and HAProxy have written all that they will."""
+    if world.haproxy:
+        # It drops a line now and then when its threads log at the same time.
+        world.haproxy.wait_logged(max(len(world.made), world.answered), 3.0)
+    last, since, deadline = -1, time.monotonic(), time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        size = world.server.log.stat().st_size + (len(world.haproxy.syslog.lines) if world.haproxy else 0)
+        if size != last:
+            last, since = size, time.monotonic()
+        if time.monotonic() - since > 0.15:
+            return
+        time.sleep(0.02)
+    raise Failed("the servers do not come to rest")
+
+
+@contextlib.contextmanager
+def _trouble(cell: Cell, world: World) -> Iterator[None]:
+    """What makes it hard for the agent while the clients ask."""
+    agent = world.agent.child if world.agent else None
+    assert agent is not None
+    if cell.load == "stopped":
+        agent.send(signal.SIGSTOP)
+        timer = threading.Timer(1.0, agent.send, [signal.SIGCONT])
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.join()
+    elif cell.load == "neighbours":
+        # Processes of higher priority that want all of every CPU, for as long as the clients ask.
+        busy = ["nice", "-n", "-10", "timeout", "20", "sh", "-c", "while :; do :; done"]
+        neighbours = [subprocess.Popen(busy) for _ in range(os.cpu_count() or 1)]
+        try:
+            yield
+        finally:
+            for neighbour in neighbours:
+                neighbour.terminate()
+                neighbour.wait()
+    else:
+        yield
+
+
+def _check_oracles(cell: Cell, world: World, verdict: Verdict) -> None:
+    """The clients' counts and the servers' must agree, else nothing was shown."""
+    served = len(world.served())
+    if world.answered > served:
+        verdict.problems.append(f"{cell.client} counts {world.answered} answers, {world.setting.server} {served}")
+    if world.haproxy:
+        logged = len({line.id for line in world.logged()})
+        if logged < len({one.id for one in world.made}) or logged < world.answered * 99 // 100:
+            verdict.problems.append(f"HAProxy has logged {logged} requests only")
+
+
+def _check_links(world: World, verdict: Verdict) -> None:
+    """Connections that were closed while the agent was there have moved as many bytes as the clients say."""
+    ends = {link.source: link for link in world.recorded.links}
+    for connection in world.links:
+        link = ends.get(connection.local)
+        if link is None:
+            continue
+        verdict.links += 1
+        if (link.received, link.sent) != (connection.sent, connection.received):
+            verdict.wrong("size", f"connection {connection.local}: received {link.received} and sent {link.sent}, must be"
+                                  f" {connection.sent} and {connection.received}")  # fmt: skip
+
+
+def _check_counters(world: World, verdict: Verdict) -> None:
+    # All processes of the machine are told of, and some of strangers' end before their names are read.
+    counters = world.recorded.counters.items()
+    lost = {key: n for key, n in counters if key.startswith("lost") and key != "lost.identities" and n}
+    if lost:
+        verdict.problems.append(f"counted as lost: {lost}")

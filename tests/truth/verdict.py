@@ -1,0 +1,177 @@
+"""What was recorded, compared with what must have been. One number for each way of being wrong."""
+
+import statistics
+from dataclasses import dataclass, field
+
+from .agent import Recorded, Seen
+from .oracle import Expected, Timer
+
+# A recorded duration may be off by so much of HAProxy's timer: the larger of milliseconds and share.
+BAR_MS, BAR_SHARE = 1.0, 0.02
+# Marks that say that bytes of a body were not kept. What was kept is not compared then; its size is.
+NOT_KEPT = ("body_not_observable", "body_truncated", "body_over_memory")
+LOST = ("body_lost", "malformed", "aborted", "missing")
+# Two clocks that are read one after the other.
+CLOCK_MS = 0.005
+# How many of a kind are told in words.
+TOLD = 3
+
+
+@dataclass
+class Verdict:
+    """Counts, of which all but `made` and `recorded` should be 0."""
+
+    made: int = 0
+    recorded: int = 0
+    absent: int = 0
+    duplicates: int = 0
+    strangers: int = 0
+    pairs: int = 0
+    connection: int = 0
+    status: int = 0
+    size: int = 0
+    body: int = 0
+    marks: int = 0
+    duration: int = 0
+    links: int = 0  # connections whose bytes were compared
+    touched: int = 0  # marked because of a loss; these three only where losses are made
+    unrecorded: int = 0
+    lost_events: int = 0
+    tries: int = 1
+    errors_ms: list[float] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    WRONGS = ("absent", "duplicates", "strangers", "pairs", "connection", "status", "size", "body", "marks", "duration")
+
+    def is_late_only(self) -> bool:
+        """Nothing but durations is wrong: another process may have had the CPU."""
+        return self.duration > 0 and not self.problems and not any(
+            getattr(self, name) for name in self.WRONGS if name != "duration"
+        )
+
+    def passed(self) -> bool:
+        return self.made > 0 and not self.problems and not any(getattr(self, name) for name in self.WRONGS)
+
+    def worst_ms(self) -> float | None:
+        return max(self.errors_ms, default=None)
+
+    def median_ms(self) -> float | None:
+        return statistics.median(self.errors_ms) if self.errors_ms else None
+
+    def wrong(self, kind: str, what: str) -> None:
+        count = getattr(self, kind) + 1
+        setattr(self, kind, count)
+        if count <= TOLD:
+            self.told.append(f"{kind}: {what}")
+
+
+def judge(expected: list[Expected], recorded: Recorded, losses: bool, timed: bool) -> Verdict:
+    """`losses`: events were lost on purpose. Then a transaction may be absent, as long as not more are than events were
+    lost, or be marked; what is not marked must be right all the same. `timed`: HAProxy's timers are held against it;
+    else they are only shown."""
+    verdict = Verdict(made=len(expected))
+    left: dict[tuple[str, str], list[Seen]] = {}
+    for seen in recorded.seen:
+        left.setdefault((seen.id, seen.side), []).append(seen)
+    durations: dict[str, float] = {}
+    inner: list[tuple[str, float]] = []
+    for one in expected:
+        each = left.get((one.id, one.side), [])
+        # Retries have one id: the connection tells them apart.
+        seen = next((seen for seen in each if seen.source == one.source), each[0] if each else None)
+        if seen is None:
+            verdict.wrong("absent", one.name())
+            continue
+        each.remove(seen)
+        verdict.recorded += 1
+        if losses and _is_touched(seen):
+            verdict.touched += 1
+            continue
+        _compare(one, seen, verdict)
+        _compare_times(one, seen, verdict, timed)
+        if seen.duration_ms is not None and not seen.incomplete and one.id != "-":
+            if one.side == "ingress":
+                durations[one.id] = seen.duration_ms
+            else:
+                inner.append((one.id, seen.duration_ms))
+    for id_, duration in inner:
+        if id_ in durations and duration > durations[id_] + CLOCK_MS:
+            verdict.wrong("duration", f"{id_}: egress {duration} within ingress {durations[id_]}")
+    _judge_rest(left, {(one.id, one.side) for one in expected}, losses, verdict)
+    if losses:
+        _judge_losses(recorded, verdict)
+    return verdict
+
+
+def _judge_rest(left: dict[tuple[str, str], list[Seen]], known: set[tuple[str, str]], losses: bool,
+                verdict: Verdict) -> None:  # fmt: skip
+    """What was recorded beyond what must be there."""
+    for key, each in left.items():
+        for seen in each:
+            if losses and _is_touched(seen):
+                verdict.touched += 1
+            else:
+                verdict.wrong("duplicates" if key in known else "strangers", f"{seen}")
+
+
+def _judge_losses(recorded: Recorded, verdict: Verdict) -> None:
+    lost = recorded.counters.get("lost.buffer_events", 0) + recorded.counters.get("lost.connection_events", 0)
+    verdict.lost_events = lost
+    if lost == 0:
+        verdict.problems.append("nothing was lost, so nothing was shown")
+    if verdict.absent > lost:
+        verdict.problems.append(f"{verdict.absent} transactions are absent, and only {lost} events are counted as lost")
+    verdict.unrecorded, verdict.absent = verdict.absent, 0
+    verdict.told = [line for line in verdict.told if not line.startswith("absent")]
+
+
+def _is_touched(seen: Seen) -> bool:
+    marks = seen.marks()
+    return "pairing_uncertain" in marks or any(mark.endswith(LOST) for mark in marks)
+
+
+def _compare(one: Expected, seen: Seen, verdict: Verdict) -> None:
+    name = one.name()
+    marks = seen.marks()
+
+    def check(kind: str, must: object, has: object, what: str) -> None:
+        if must is not None and must != has:
+            verdict.wrong(kind, f"{name}: {what} {has}, must be {must}")
+
+    if not one.required <= marks <= one.required | one.allowed:
+        verdict.wrong("marks", f"{name}: {sorted(marks)}, must be {sorted(one.required)}, may be {sorted(one.allowed)}")
+    check("pairs", seen.id if seen.other_id else None, seen.other_id, "id of the response")
+    check("pairs", f"{seen.method} {seen.path}" if seen.echo and seen.method else None, seen.echo, "answers to")
+    check("pairs", one.method, seen.method, "method")
+    check("pairs", one.path, seen.path, "path")
+    check("connection", one.source, seen.source, "source")
+    check("connection", one.destination, seen.destination, "destination")
+    if "response_missing" not in marks and one.status != seen.status:
+        verdict.wrong("status", f"{name}: {seen.status}, must be {one.status}")
+    for side, must, has in [("request", one.request, seen.request), ("response", one.response, seen.response)]:
+        if f"{side}_missing" in marks or f"{side}_aborted" in marks:
+            continue
+        check("size", must.size, has.size, f"{side}'s size")
+        is_kept = not any(f"{side}_{mark}" in marks for mark in NOT_KEPT)
+        if is_kept and must.size in (None, has.size):
+            check("body", must.sha, has.sha, f"{side}'s SHA-256")
+
+
+def _compare_times(one: Expected, seen: Seen, verdict: Verdict, timed: bool) -> None:
+    if one.at_most_ms is not None and seen.duration_ms is not None and seen.duration_ms > one.at_most_ms + CLOCK_MS:
+        verdict.wrong("duration", f"{one.name()}: {seen.duration_ms}, the client measured {one.at_most_ms:.3f}")
+    for timer, value, what in [(one.duration, seen.duration_ms, "duration"), (one.ttfb, seen.ttfb_ms, "first byte")]:
+        if timer is None or value is None:
+            continue
+        error = _error(timer, value)
+        verdict.errors_ms.append(error)
+        if timed and error > max(BAR_MS, BAR_SHARE * timer.value):
+            verdict.wrong("duration", f"{one.name()}: {what} {value} against HAProxy's {timer.value}")
+
+
+def _error(timer: Timer, value: float) -> float:
+    """Milliseconds that it is away from what the timer can stand for."""
+    above = value - (timer.value + 1)
+    below = timer.value - 1 - value if timer.exact else 0.0
+    return max(0.0, above, below)
