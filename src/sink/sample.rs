@@ -7,7 +7,7 @@ use crate::exchange::{
     Address, Body, BodyEncoding, Connection, Container, ContainerFacts, Direction, Exchange, Format, Level, Message,
     Missing, Process, Protocol, Record,
 };
-use crate::proto::{Head, Span, StartLine, Trailers, Version};
+use crate::proto::{Head, Pseudo, Span, StartLine, Trailers, Version};
 
 /// 2026-03-01 12:00:00 UTC and some.
 pub(crate) const START: u64 = 1_772_366_400_123_456_789;
@@ -24,7 +24,13 @@ pub(crate) fn head(text: &[u8]) -> Head {
     } else {
         StartLine::Request { method: words[0], target: words[1] }
     };
-    Head { text: text.to_vec(), start, version: Version::Http11, fields: fields(text, lines) }
+    Head {
+        text: text.to_vec(),
+        start,
+        pseudo: Pseudo::default(),
+        version: Version::Http11,
+        fields: fields(text, lines),
+    }
 }
 
 pub(crate) fn trailers(text: &[u8]) -> Trailers {
