@@ -28,6 +28,21 @@
 //! head, RFC 9113 section 8.1.1) is told as it was sent: the peer's RST_STREAM tells the rest. What is an error of the
 //! connection is `Invalid`, where it leaves in doubt what follows.
 
+mod decoder;
+mod frame;
+mod head;
+pub mod hpack;
+mod looks;
+#[cfg(test)]
+mod properties;
+mod search;
+#[cfg(test)]
+mod tests;
+
+pub use decoder::Decoder;
+pub use head::may_be_trailers;
+pub use looks::{PROOF, frames_at_start, looks_like_client, looks_like_server};
+
 pub use super::http1::Looks;
 use super::{Head, Trailers};
 
@@ -39,6 +54,8 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub const MAX_BLOCK: usize = 1 << 20;
 /// The most fields in a header block.
 pub const MAX_FIELDS: usize = 1 << 14;
+/// The most frames one header block may be cut into.
+pub const MAX_FRAGMENTS: u32 = 1 << 10;
 
 /// Which peer's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,10 +69,10 @@ pub enum Side {
 pub enum Step<'a> {
     /// The head of a message, also an interim one (1xx), which is not the last of its stream.
     ///
-    /// A block that may be a head or trailers, for all that is known of it, comes as a head without pseudo-headers:
+    /// A block that may be a head or trailers, for all that is known of it, comes as a head that [`may_be_trailers`]:
     /// where the stream had its head, [`into_trailers`] makes trailers of it.
     Head { stream: u32, head: Head, end_stream: bool, complete: bool, used: usize },
-    /// The fields behind a body. They end the stream in this direction.
+    /// The fields behind a body, or of a block without pseudo-headers. They end the stream in this direction.
     Trailers { stream: u32, trailers: Trailers, complete: bool, used: usize },
     /// Body bytes without their padding, as they come. `end_stream`: they are the last, and may be none.
     Data { stream: u32, data: &'a [u8], end_stream: bool, used: usize },
@@ -73,6 +90,23 @@ pub enum Step<'a> {
     More,
     /// These bytes are no HTTP/2. The answer stays the same until [`resync`](Decoder::resync).
     Invalid(Invalid),
+}
+
+impl Step<'_> {
+    /// How many bytes are done with.
+    pub fn used(&self) -> usize {
+        match *self {
+            Step::Head { used, .. }
+            | Step::Trailers { used, .. }
+            | Step::Data { used, .. }
+            | Step::Reset { used, .. }
+            | Step::GoAway { used, .. }
+            | Step::Settings { used, .. }
+            | Step::Promise { used, .. }
+            | Step::Framing { used } => used,
+            Step::More | Step::Invalid(_) => 0,
+        }
+    }
 }
 
 /// The settings that matter to the decoder of the other direction; none where they were not in the frame.
@@ -121,117 +155,11 @@ pub enum Invalid {
     Padding,
     /// The header block breaks the rules of HPACK.
     HeaderBlock,
-    /// The header block is beyond [`MAX_BLOCK`] or [`MAX_FIELDS`].
+    /// The header block is beyond [`MAX_BLOCK`], [`MAX_FIELDS`] or [`MAX_FRAGMENTS`].
     HeadTooLarge,
 }
 
-/// Decodes one direction of a connection.
-#[derive(Debug)]
-pub struct Decoder {
-    side: Side,
-}
-
-impl Decoder {
-    /// For what the client sends, from the preface on.
-    pub fn client() -> Decoder {
-        Decoder { side: Side::Client }
-    }
-
-    /// For what the server sends, from its first SETTINGS on.
-    pub fn server() -> Decoder {
-        Decoder { side: Side::Server }
-    }
-
-    /// For a direction whose start was not seen: it looks for the first frame that can be proven.
-    pub fn joined(side: Side) -> Decoder {
-        Decoder { side }
-    }
-
-    /// The same where the next byte is known to start a frame: both directions [look like it](frames_at_start).
-    pub fn joined_at_frame(side: Side) -> Decoder {
-        Decoder { side }
-    }
-
-    /// What the direction holds next. `input`: all bytes not yet used, in order.
-    pub fn step<'a>(&mut self, input: &'a [u8]) -> Step<'a> {
-        let _ = input;
-        Step::More
-    }
-
-    /// `n` bytes, behind all that was used, were not seen. Answers how many of them were body bytes of which stream.
-    ///
-    /// The payload of DATA, and what says nothing to a watcher, let them be stepped over as far as they reach.
-    /// Elsewhere, and beyond, it is `Lost` and nothing changes: [`resync`](Decoder::resync) looks for the next frame.
-    /// Where they reach to the end of the last DATA of a stream, the next step is a `Data` without bytes that says so.
-    pub fn gap(&mut self, n: u64) -> Result<Missed, Lost> {
-        if n == 0 { Ok(Missed::default()) } else { Err(Lost) }
-    }
-
-    /// The direction ended here, and all bytes seen were used; bytes left over were cut.
-    pub fn finish(&self) -> Finish {
-        Finish::Clean
-    }
-
-    /// How many body bytes certainly follow before there is anything to parse.
-    pub fn certain_body(&self) -> u64 {
-        0
-    }
-
-    /// The stream whose body those are; none where there are none.
-    pub fn body_stream(&self) -> Option<u32> {
-        None
-    }
-
-    /// Forgets the table of fields and looks for a frame that can be proven, from the next byte shown.
-    pub fn resync(&mut self) {}
-
-    /// Whether it still looks for the first frame after a join or a [`resync`](Decoder::resync).
-    pub fn is_searching(&self) -> bool {
-        false
-    }
-
-    /// Whether nothing of a frame was used yet.
-    pub fn at_frame(&self) -> bool {
-        self.side == Side::Client
-    }
-
-    /// The other side lets the table be this large, in bytes (its [`Settings::table_size`]). Only the largest limit
-    /// told counts, and without one any size is taken: what the two directions say cannot be put in one order.
-    pub fn set_table_limit(&mut self, limit: u32) {
-        let _ = limit;
-    }
-
-    /// Bytes of memory behind it.
-    pub fn weight(&self) -> usize {
-        0
-    }
-}
-
-/// Whether these bytes start a connection as a client does: with the preface.
-pub fn looks_like_client(bytes: &[u8]) -> Looks {
-    let _ = bytes;
-    Looks::No
-}
-
-/// Whether these bytes start a connection as a server does: with SETTINGS.
-pub fn looks_like_server(bytes: &[u8]) -> Looks {
-    let _ = bytes;
-    Looks::No
-}
-
-/// So much evidence is proof: see [`frames_at_start`].
-pub const PROOF: u32 = 3;
-
-/// Evidence that the first byte starts a frame of a connection in progress: a point for each plausible frame in a row,
-/// two for a head whose header block reads well. None where it cannot be; 0 where there are too few bytes to say.
-///
-/// [`PROOF`] in one direction is enough; a point in each, three in all, is as well.
-pub fn frames_at_start(bytes: &[u8], side: Side) -> Option<u32> {
-    let _ = (bytes, side);
-    None
-}
-
-/// A head that turned out to be trailers: see [`Step::Head`].
+/// A head that [`may_be_trailers`] and is.
 pub fn into_trailers(head: Head) -> Trailers {
     Trailers { text: head.text, fields: head.fields }
 }
