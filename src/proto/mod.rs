@@ -15,6 +15,7 @@
 
 pub mod coding;
 pub mod dns;
+pub mod grpc;
 pub mod http1;
 pub mod http2;
 

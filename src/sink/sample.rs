@@ -102,6 +102,7 @@ fn exchange(connection: Connection) -> Exchange {
         id: 42,
         connection: Arc::new(connection),
         protocol: Protocol::Http1,
+        stream: None,
         request: None,
         response: None,
         missing: Vec::new(),
@@ -111,7 +112,7 @@ fn exchange(connection: Connection) -> Exchange {
 fn message(head_text: &[u8], body: &[u8], first_byte: u64) -> Message {
     Message {
         head: head(head_text),
-        body: Body { kept: body.to_vec(), wire_bytes: body.len() as u64 },
+        body: Body { kept: body.to_vec(), wire_bytes: body.len() as u64, grpc: None },
         trailers: None,
         first_byte,
         last_byte: first_byte + 1_145_000,
