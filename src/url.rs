@@ -65,8 +65,11 @@ pub fn host<'a>(connection: &'a Connection, head: &'a Head) -> Cow<'a, str> {
 pub fn authority(head: &Head) -> Option<&[u8]> {
     let authority = match Target::of(head) {
         Target::Absolute { authority, .. } | Target::Authority(authority) => authority,
-        Target::Origin(_) | Target::Asterisk if !head.authority().is_empty() => head.authority(),
-        Target::Origin(_) | Target::Asterisk => head.header("host")?,
+        Target::Origin(_) | Target::Asterisk => match head.authority() {
+            b"" => head.header("host")?,
+            unknown if unknown == UNKNOWN.as_bytes() => head.header("host").unwrap_or(unknown),
+            authority => authority,
+        },
     };
     Some(authority).filter(|authority| !authority.is_empty())
 }
@@ -193,12 +196,8 @@ impl<'a> Target<'a> {
     fn of(head: &'a Head) -> Target<'a> {
         let target = head.target();
         if head.method() == b"CONNECT" {
-            // In HTTP/2 it has a target only where a protocol is spoken inside it (RFC 8441 section 4).
-            match head.version {
-                Version::Http2 if target.is_empty() => return Target::Authority(head.authority()),
-                Version::Http2 => {}
-                Version::Http10 | Version::Http11 => return Target::Authority(target),
-            }
+            // With a protocol spoken inside it, it asks for a path (RFC 8441 section 4).
+            return if head.protocol().is_empty() { Target::Authority(target) } else { Target::Origin(target) };
         }
         if target == b"*" {
             return Target::Asterisk;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::pairing::{Gap, Host, Open, Side, State};
 use super::{Connection, Exchange, Message, Missing, Nanos, Protocol, StreamInfo};
-use crate::proto::http2::{self, Decoder, Step, UNKNOWN, into_trailers};
-use crate::proto::{Head, Span, StartLine, Trailers};
+use crate::proto::http2::{self, Decoder, Step, into_trailers, may_be_trailers};
+use crate::proto::{Head, Trailers};
 
 /// Streams open at once on one connection; for one more, the oldest is handed out as it is.
 const MAX_OPEN: usize = 10_000;
@@ -107,9 +107,11 @@ impl Http2 {
     /// Bytes held that are not of bodies.
     pub fn held(&self) -> usize {
         let lane = |lane: &Lane| lane.buffer.capacity() + lane.decoder.weight();
-        self.heads + self.streams.len() * size_of::<Stream>()
+        self.heads
+            + self.streams.len() * size_of::<Stream>()
             + self.leaving.len() * size_of::<(Nanos, u32)>()
-            + lane(&self.request) + lane(&self.response)
+            + lane(&self.request)
+            + lane(&self.response)
     }
 
     /// Whether it is known where frames of this side start.
@@ -339,7 +341,7 @@ impl Http2 {
             let complete = block.complete;
             return self.trailers(host, connection, Side::Request, id, (into_trailers(block.head), complete));
         }
-        let is_new = id > self.newest && (self.newest > 0 || !block.head.method().is_empty());
+        let is_new = id > self.newest && (self.newest > 0 || !may_be_trailers(&block.head));
         if !is_new && !self.streams.contains_key(&id) {
             // Of a stream that was given up, or was open at the join.
             return;
@@ -364,10 +366,9 @@ impl Http2 {
         let stream = self.streams.entry(id).or_default();
         let open = &mut stream.open;
         open.began = block.began;
-        let mut head = block.head;
+        let head = block.head;
         if !block.complete {
             open.miss(Missing::RequestHeadersUnknown);
-            fill_unknown(&mut head);
         }
         self.heads += head.weight();
         open.wanted = host.body_wanted(Some(&head), open.response.as_ref().map(|response| &response.head));
@@ -397,13 +398,13 @@ impl Http2 {
         }
         let latest = self.response.latest;
         match self.streams.get(&id) {
-            Some(stream) if stream.open.response.is_some() && (!stream.is_unsure || block.head.status() == 0) => {
+            Some(stream) if stream.open.response.is_some() && (!stream.is_unsure || may_be_trailers(&block.head)) => {
                 let complete = block.complete;
                 return self.trailers(host, connection, Side::Response, id, (into_trailers(block.head), complete));
             }
             Some(_) => {}
             // Nothing says that these are no trailers of a response that began before the join.
-            None if block.head.status() == 0 && block.end_stream && id <= self.newest => return,
+            None if may_be_trailers(&block.head) && block.end_stream && id <= self.newest => return,
             None if !self.may_be_open(id) => return,
             None => {
                 self.make_room(host, connection);
@@ -415,7 +416,7 @@ impl Http2 {
         if open.request.is_none() && open.response.is_none() {
             open.began = block.began;
         }
-        stream.is_unsure = block.head.status() == 0 && !block.end_stream;
+        stream.is_unsure = may_be_trailers(&block.head) && !block.end_stream;
         if !block.complete {
             open.miss(Missing::ResponseHeadersUnknown);
         }
@@ -640,38 +641,6 @@ fn side_of(side: Side) -> http2::Side {
     match side {
         Side::Request => http2::Side::Client,
         Side::Response => http2::Side::Server,
-    }
-}
-
-/// Says of what a request must have and does not, where fields are unknown, that it is among them.
-fn fill_unknown(head: &mut Head) {
-    let start = head.text.len() as u32;
-    let unknown = Span { start, end: start + UNKNOWN.len() as u32 };
-    let has_host = head.header("host").is_some();
-    let is_empty = |span: &Span| span.start == span.end;
-    let mut used = false;
-    let mut fill = |span: &mut Span| {
-        if is_empty(span) {
-            *span = unknown;
-            used = true;
-        }
-    };
-    if !has_host {
-        fill(&mut head.pseudo.authority);
-    }
-    let mut is_connect = false;
-    if let StartLine::Request { method, target } = &mut head.start {
-        is_connect = method.of(&head.text) == b"CONNECT";
-        fill(method);
-        if !is_connect {
-            fill(target);
-        }
-    }
-    if !is_connect {
-        fill(&mut head.pseudo.scheme);
-    }
-    if used {
-        head.text.extend_from_slice(UNKNOWN.as_bytes());
     }
 }
 

@@ -75,9 +75,9 @@ impl Facts for SoFar<'_> {
             Field::Query => self.request_text(|head| url::query(head).map(text)),
             Field::RequestHeader(name) => self.request_text(|head| header(head, name)),
             Field::ResponseHeader(name) => self.known(self.response, |head| header(head, name).map(Fact::Text)),
-            Field::Status => self.known(self.response.filter(|head| head.status() > 0), |head| {
-                Some(Fact::Int(head.status().into()))
-            }),
+            Field::Status => {
+                self.known(self.response.filter(|head| head.status() > 0), |head| Some(Fact::Int(head.status().into())))
+            }
             Field::DurationMs => self.known(self.duration_ms, |ms| Some(Fact::Float(ms))),
             Field::Src(peer) => self.peer(peer, self.connection.source(), true),
             Field::Dst(peer) => self.peer(peer, self.connection.destination(), false),

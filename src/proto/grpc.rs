@@ -284,7 +284,11 @@ pub fn form_of(head: &Head) -> Option<Form> {
 
 /// A body with the coding of its messages undone: each is written anew, with its own length and no flag. `undo` takes a
 /// message apart, with the most bytes that it may give; what it cannot undo ends the body. Not for base64.
-pub fn undo_coding(body: &[u8], limit: usize, mut undo: impl FnMut(&[u8], usize) -> Option<Vec<u8>>) -> (Vec<u8>, bool) {
+pub fn undo_coding(
+    body: &[u8],
+    limit: usize,
+    mut undo: impl FnMut(&[u8], usize) -> Option<Vec<u8>>,
+) -> (Vec<u8>, bool) {
     let mut out = Vec::new();
     let mut rest = body;
     while let [flags, a, b, c, d, behind @ ..] = rest {
@@ -370,8 +374,11 @@ mod tests {
             let mut messages = Messages::new(form);
             messages.feed(&body);
             let trailers = messages.trailers().expect("they are whole");
-            let fields: Vec<(&[u8], &[u8])> =
-                trailers.fields.iter().map(|(name, value)| (name.of(&trailers.text), value.of(&trailers.text))).collect();
+            let fields: Vec<(&[u8], &[u8])> = trailers
+                .fields
+                .iter()
+                .map(|(name, value)| (name.of(&trailers.text), value.of(&trailers.text)))
+                .collect();
             assert_eq!(fields, [(&b"grpc-status"[..], &b"5"[..]), (b"grpc-message", b"no%20cart")]);
             assert_eq!(messages.count(), Some(1));
         }
