@@ -318,7 +318,7 @@ mod tests {
     use crate::exchange::Process;
     use crate::names::{NameMap, Networks};
     use crate::proto::dns::{self, Answer, Data, Message, Question};
-    use crate::sink::sample::{connection, head, ip};
+    use crate::sink::sample::{connection, head, ip, over_http2};
 
     fn ingress(local: &str) -> Connection {
         connection(Direction::Ingress, ip(local), ip("172.18.0.1:40312"))
@@ -401,6 +401,45 @@ mod tests {
         }
         assert_eq!(authority(&request), Some(&b"db.test:5432"[..]));
         assert_eq!(path(&request), b"");
+    }
+
+    #[test]
+    fn http2_says_its_scheme_and_authority_itself() {
+        let asked = |scheme: &str, authority: &str, connection: &Connection| {
+            let mut request = get("/x?y", "other.test");
+            over_http2(&mut request, scheme, authority);
+            (url(connection, &request), host(connection, &request).into_owned())
+        };
+        let (ingress, egress) = (ingress("172.18.0.2:8443"), egress("172.18.0.5:8001"));
+        let told = |url: &str, host: &str| (url.to_owned(), host.to_owned());
+        assert_eq!(asked("https", "a.test", &ingress), told("https://a.test/x?y", "a.test"));
+        assert_eq!(asked("https", "a.test:443", &ingress), told("https://a.test/x?y", "a.test"));
+        assert_eq!(asked("https", "a.test:80", &ingress), told("https://a.test:80/x?y", "a.test"));
+        assert_eq!(asked("http", "a.test:443", &ingress), told("http://a.test:443/x?y", "a.test"));
+        assert_eq!(asked("http", "a.test", &egress), told("http://172.18.0.5:8001/x?y", "a.test"));
+        assert_eq!(
+            asked("http", "", &ingress),
+            told("http://other.test/x?y", "other.test"),
+            "made of an HTTP/1 request"
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_request_is_not_guessed() {
+        let mut request = head(b"GET /x HTTP/2\n");
+        over_http2(&mut request, "http", UNKNOWN);
+        assert_eq!(url(&ingress("172.18.0.2:80"), &request), "http://<unknown>/x");
+        assert_eq!(host(&ingress("172.18.0.2:80"), &request), UNKNOWN);
+        assert_eq!(url(&egress("172.18.0.5:80"), &request), "http://172.18.0.5/x");
+    }
+
+    #[test]
+    fn a_protocol_inside_http2_has_a_path() {
+        let mut request = head(b"CONNECT /chat HTTP/2\n");
+        over_http2(&mut request, "https", "a.test");
+        request.pseudo.protocol = request.pseudo.scheme;
+        assert_eq!(url(&ingress("172.18.0.2:443"), &request), "https://a.test/chat");
+        assert_eq!(path(&request), b"/chat");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! Owns the framing of messages inside a body and the spelling of headers. It does not look into messages.
 
+use super::coding::{self, Decoded, Outcome};
 use super::{Head, Span, Trailers};
 
 /// The longest trailers of gRPC-Web that are kept, in bytes.
@@ -282,35 +283,35 @@ pub fn form_of(head: &Head) -> Option<Form> {
     form(head.header("content-type")?)
 }
 
-/// A body with the coding of its messages undone: each is written anew, with its own length and no flag. `undo` takes a
-/// message apart, with the most bytes that it may give; what it cannot undo ends the body. Not for base64.
-pub fn undo_coding(
-    body: &[u8],
-    limit: usize,
-    mut undo: impl FnMut(&[u8], usize) -> Option<Vec<u8>>,
-) -> (Vec<u8>, bool) {
-    let mut out = Vec::new();
+/// A body with the coding of its messages (`grpc-encoding`) undone: each is written anew, with its own length and without
+/// the flag. `limit`: the most bytes wanted. Not for base64.
+pub fn undo_coding(coding: &[u8], body: &[u8], limit: usize) -> Decoded {
+    let mut bytes = Vec::new();
     let mut rest = body;
     while let [flags, a, b, c, d, behind @ ..] = rest {
         let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-        let room = limit.saturating_sub(out.len() + PREFIX);
-        if behind.len() < length || room == 0 {
-            return (out, false);
+        let room = limit.saturating_sub(bytes.len() + PREFIX);
+        if behind.len() < length {
+            return Decoded { bytes, outcome: Outcome::Short };
         }
         let (message, after) = behind.split_at(length);
         let is_coded = flags & COMPRESSED != 0 && flags & TRAILERS == 0;
-        let plain = if is_coded { undo(message, room) } else { Some(message.to_vec()) };
-        let Some(plain) = plain.filter(|plain| plain.len() <= room) else { return (out, false) };
-        out.push(flags & !COMPRESSED);
-        out.extend_from_slice(&(plain.len() as u32).to_be_bytes());
-        out.extend_from_slice(&plain);
+        let plain = coding::decode(if is_coded { coding } else { b"identity" }, message, room);
+        if plain.outcome != Outcome::Whole {
+            return Decoded { bytes, outcome: plain.outcome };
+        }
+        bytes.push(flags & !COMPRESSED);
+        bytes.extend_from_slice(&(plain.bytes.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(&plain.bytes);
         rest = after;
     }
-    (out, rest.is_empty())
+    Decoded { bytes, outcome: if rest.is_empty() { Outcome::Whole } else { Outcome::Short } }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     use proptest::collection::vec;
@@ -394,6 +395,24 @@ mod tests {
     }
 
     #[test]
+    fn messages_are_shown_without_their_coding() {
+        let gzip = |text: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(text).and_then(|()| encoder.finish()).unwrap()
+        };
+        let body =
+            [framed(COMPRESSED, &gzip(b"one one one")), framed(0, b"two"), framed(COMPRESSED, &gzip(b"3"))].concat();
+        let expected = [framed(0, b"one one one"), framed(0, b"two"), framed(0, b"3")].concat();
+        let undone = undo_coding(b"gzip", &body, 100);
+        assert_eq!((undone.bytes, undone.outcome), (expected.clone(), Outcome::Whole));
+        let undone = undo_coding(b"gzip", &body[..body.len() - 1], 100);
+        assert_eq!((undone.bytes, undone.outcome), (expected[..24].to_vec(), Outcome::Short));
+        assert_eq!(undo_coding(b"gzip", &body, 20).outcome, Outcome::Cut);
+        assert_eq!(undo_coding(b"snappy", &body, 100).outcome, Outcome::Unknown);
+        assert_eq!(undo_coding(b"gzip", &framed(COMPRESSED, b"this is no gzip at all"), 100).outcome, Outcome::Broken);
+    }
+
+    #[test]
     fn a_gap_inside_a_message_is_stepped_over() {
         let (first, second) = (framed(0, &[7; 100]), framed(1, b"x"));
         let mut messages = Messages::new(Form::Grpc);
@@ -436,7 +455,8 @@ mod tests {
             for (piece, gap) in &pieces {
                 messages.feed(piece);
                 messages.unseen((*gap).into());
-                undo_coding(piece, 100, |message, _| Some(message.to_vec()));
+                let undone = undo_coding(b"gzip", piece, 20);
+                prop_assert!(undone.bytes.len() <= 20);
             }
             prop_assert!(messages.trailers().is_none_or(|trailers| trailers.text.len() <= MAX_TRAILERS));
         }
