@@ -179,7 +179,7 @@ fn bodies_on_a_hundred_streams_are_recorded_byte_for_byte(path: CapturePath) {
     );
     let haproxy = Haproxy::with(&proxies);
     let capture = "level: full, max_body_bytes: 16777216, body_encoding: base64";
-    let sidetap = Sidetap::start(&tap(haproxy::EXE, capture), path).of(haproxy.pid());
+    let mut sidetap = Sidetap::start(&tap(haproxy::EXE, capture), path).of(haproxy.pid());
     let folder = Scratch::new("bodies");
     for (number, size) in sizes.iter().enumerate() {
         let file = folder.path().join(format!("{number}.up"));
@@ -189,6 +189,10 @@ fn bodies_on_a_hundred_streams_are_recorded_byte_for_byte(path: CapturePath) {
     client.arg(script("http2/upload.py")).arg(front.to_string()).arg(folder.path());
     let output = client.output().expect("Python is installed");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // They are 80 MiB in base64, and a disk that is busy takes its time.
+    sidetap.wait_within(Duration::from_secs(60), "both sides of each", |output| {
+        output.transactions.len() >= sizes.len() * 2
+    });
     let captured = sidetap.stop();
     for (number, size) in sizes.iter().enumerate() {
         let expected = bytes(*size);
