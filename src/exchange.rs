@@ -6,9 +6,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::proto::grpc::Messages;
 use crate::proto::{Head, Trailers};
 
-pub mod http1;
+pub mod grpc;
+pub mod http;
+mod http1;
+mod http2;
+pub mod pairing;
 mod who;
 
 pub use who::{Attachment, Container, ContainerFacts, Pod, Process, Shares};
@@ -86,6 +91,7 @@ impl Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     Http1,
+    Http2,
     /// In connection events only.
     Dns,
 }
@@ -94,6 +100,7 @@ impl Protocol {
     pub fn name(self) -> &'static str {
         match self {
             Protocol::Http1 => "http1",
+            Protocol::Http2 => "http2",
             Protocol::Dns => "dns",
         }
     }
@@ -118,6 +125,8 @@ pub struct Body {
     pub kept: Vec<u8>,
     /// How many body bytes the wire carried, kept or not, without the framing of the transfer coding.
     pub wire_bytes: u64,
+    /// The messages of gRPC in it, where it is some.
+    pub grpc: Option<Box<Messages>>,
 }
 
 /// One side of an exchange.
@@ -160,6 +169,25 @@ pub enum Missing {
     PairingUncertain,
     /// The exchange was still open when the agent stopped.
     AgentStopped,
+    /// Names or values of this head or its trailers were sent before the agent came, and read `<unknown>` (HPACK).
+    RequestHeadersUnknown,
+    ResponseHeadersUnknown,
+    /// Bytes of the connection were lost while this side was open: any part of it may be missing.
+    RequestLost,
+    ResponseLost,
+    /// The stream was given up (RST_STREAM), with that error code.
+    ResetByClient(u32),
+    ResetByServer(u32),
+    /// The server has ended the connection without an answer to this stream (GOAWAY), with that error code.
+    GoAway(u32),
+}
+
+/// Where in a connection of HTTP/2 an exchange is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamInfo {
+    pub id: u32,
+    /// The server began it by itself, with a request of its own making (PUSH_PROMISE).
+    pub pushed: bool,
 }
 
 /// A request and its response, or what was seen of them.
@@ -169,6 +197,7 @@ pub struct Exchange {
     pub id: u64,
     pub connection: Arc<Connection>,
     pub protocol: Protocol,
+    pub stream: Option<StreamInfo>,
     pub request: Option<Message>,
     pub response: Option<Message>,
     pub missing: Vec<Missing>,

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use crate::digits::{self, append_number};
 use crate::exchange::{Address, Connection, Direction};
 use crate::names::{Names, is_localhost};
-use crate::proto::Head;
+use crate::proto::http2::UNKNOWN;
+use crate::proto::{Head, Version};
 
 const DEFAULT_PORT: u16 = 80;
+const DEFAULT_PORT_TLS: u16 = 443;
 
 /// The request's URL. Bytes that are not UTF-8 are replaced by U+FFFD.
 pub fn url(connection: &Connection, head: &Head) -> String {
@@ -28,13 +30,14 @@ pub fn append_url(out: &mut Vec<u8>, connection: &Connection, head: &Head) {
     let target = Target::of(head);
     let ingress = connection.direction == Direction::Ingress;
     let rest = match target {
-        Target::Authority(_) => return out.extend_from_slice(head.target()),
+        Target::Authority(authority) => return out.extend_from_slice(authority),
         Target::Absolute { .. } if ingress => return out.extend_from_slice(head.target()),
         Target::Absolute { rest, .. } | Target::Origin(rest) => rest,
         // RFC 9112 section 3.3: the URL of `*` is the authority alone.
         Target::Asterisk => b"",
     };
-    append_origin(out, connection, authority(head).and_then(HostPort::parse));
+    let scheme = scheme(connection, head).unwrap_or(b"http");
+    append_origin(out, connection, scheme, authority(head).and_then(HostPort::parse));
     if !rest.is_empty() && !rest.starts_with(b"/") {
         out.push(b'/');
     }
@@ -57,20 +60,26 @@ pub fn host<'a>(connection: &'a Connection, head: &'a Head) -> Cow<'a, str> {
     }
 }
 
-/// The authority as the client sent it: the target's own where it has one (RFC 9112 section 3.2.2), else `Host`.
+/// The authority as the client sent it: the target's own where it has one (RFC 9112 section 3.2.2), `:authority` in HTTP/2,
+/// else `Host`.
 pub fn authority(head: &Head) -> Option<&[u8]> {
     let authority = match Target::of(head) {
         Target::Absolute { authority, .. } | Target::Authority(authority) => authority,
-        Target::Origin(_) | Target::Asterisk => head.header("host")?,
+        Target::Origin(_) | Target::Asterisk => match head.authority() {
+            b"" => head.header("host")?,
+            unknown if unknown == UNKNOWN.as_bytes() => head.header("host").unwrap_or(unknown),
+            authority => authority,
+        },
     };
     Some(authority).filter(|authority| !authority.is_empty())
 }
 
-/// The scheme: an absolute target's own for ingress, else `http`. CONNECT has none.
+/// The scheme: for ingress an absolute target's own, or `:scheme`; else `http`. CONNECT has none.
 pub fn scheme<'a>(connection: &Connection, head: &'a Head) -> Option<&'a [u8]> {
     match Target::of(head) {
         Target::Authority(_) => None,
         Target::Absolute { scheme, .. } if connection.direction == Direction::Ingress => Some(scheme),
+        _ if connection.direction == Direction::Ingress && !head.scheme().is_empty() => Some(head.scheme()),
         _ => Some(b"http"),
     }
 }
@@ -111,30 +120,30 @@ fn names(connection: &Connection) -> Option<&Names> {
 }
 
 /// Appends scheme and authority.
-fn append_origin(out: &mut Vec<u8>, connection: &Connection, asked: Option<HostPort>) {
+fn append_origin(out: &mut Vec<u8>, connection: &Connection, scheme: &[u8], asked: Option<HostPort>) {
     let peer = match connection.destination() {
         Address::Ip(peer) => *peer,
-        Address::Unix(path) => return append_unix_origin(out, path, asked),
+        Address::Unix(path) => return append_unix_origin(out, path, scheme, asked),
     };
-    out.extend_from_slice(b"http://");
+    out.extend_from_slice(scheme);
+    out.extend_from_slice(b"://");
     if let Some(name) = peer_name(connection) {
         out.extend_from_slice(name.as_bytes());
-        return append_port(out, peer.port());
+        return append_port(out, scheme, peer.port());
     }
     let ingress = connection.direction == Direction::Ingress;
     if let Some(asked) = asked.filter(|asked| ingress || asked.agrees_with(peer, names(connection))) {
-        out.extend_from_slice(asked.host.as_bytes());
-        return append_port(out, asked.port);
+        return append_asked(out, scheme, asked);
     }
     append_ip(out, peer.ip());
-    append_port(out, peer.port());
+    append_port(out, scheme, peer.port());
 }
 
-fn append_unix_origin(out: &mut Vec<u8>, path: &str, asked: Option<HostPort>) {
+fn append_unix_origin(out: &mut Vec<u8>, path: &str, scheme: &[u8], asked: Option<HostPort>) {
     if let Some(asked) = asked {
-        out.extend_from_slice(b"http://");
-        out.extend_from_slice(asked.host.as_bytes());
-        return append_port(out, asked.port);
+        out.extend_from_slice(scheme);
+        out.extend_from_slice(b"://");
+        return append_asked(out, scheme, asked);
     }
     out.extend_from_slice(b"http+unix://");
     for &byte in path.as_bytes() {
@@ -146,8 +155,16 @@ fn append_unix_origin(out: &mut Vec<u8>, path: &str, asked: Option<HostPort>) {
     }
 }
 
-fn append_port(out: &mut Vec<u8>, port: u16) {
-    if port != DEFAULT_PORT {
+fn append_asked(out: &mut Vec<u8>, scheme: &[u8], asked: HostPort) {
+    out.extend_from_slice(asked.host.as_bytes());
+    if let Some(port) = asked.port {
+        append_port(out, scheme, port);
+    }
+}
+
+fn append_port(out: &mut Vec<u8>, scheme: &[u8], port: u16) {
+    let default = if scheme == b"https" { DEFAULT_PORT_TLS } else { DEFAULT_PORT };
+    if port != default {
         out.push(b':');
         append_number(out, port.into());
     }
@@ -179,12 +196,16 @@ impl<'a> Target<'a> {
     fn of(head: &'a Head) -> Target<'a> {
         let target = head.target();
         if head.method() == b"CONNECT" {
-            return Target::Authority(target);
+            // With a protocol spoken inside it, it asks for a path (RFC 8441 section 4).
+            return if head.protocol().is_empty() { Target::Authority(target) } else { Target::Origin(target) };
         }
         if target == b"*" {
             return Target::Asterisk;
         }
         if target.starts_with(b"/") {
+            return Target::Origin(target);
+        }
+        if head.version == Version::Http2 {
             return Target::Origin(target);
         }
         let is_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
@@ -209,9 +230,10 @@ fn split_query(rest: &[u8]) -> (&[u8], Option<&[u8]>) {
 /// A well-formed `host[:port]`; anything else a `Host` header may hold is not one and is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct HostPort<'a> {
-    /// A name, an IPv4 address, or an IPv6 address in brackets.
+    /// A name, an IPv4 address, or an IPv6 address in brackets; or [`UNKNOWN`].
     host: &'a str,
-    port: u16,
+    /// None where it is the scheme's own.
+    port: Option<u16>,
 }
 
 impl<'a> HostPort<'a> {
@@ -224,6 +246,7 @@ impl<'a> HostPort<'a> {
     fn without_user(authority: &'a str) -> Option<HostPort<'a>> {
         let host_end = match authority.starts_with('[') {
             true => authority.find(']')? + 1,
+            false if authority == UNKNOWN => authority.len(),
             false => name_end(authority),
         };
         let (host, port) = authority.split_at(host_end);
@@ -231,9 +254,9 @@ impl<'a> HostPort<'a> {
             return None;
         }
         let port = match port.strip_prefix(':') {
-            None if port.is_empty() => DEFAULT_PORT,
-            Some("") => DEFAULT_PORT,
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,
+            None if port.is_empty() => None,
+            Some("") => None,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
             _ => return None,
         };
         Some(HostPort { host, port })
@@ -245,7 +268,7 @@ impl<'a> HostPort<'a> {
 
     /// Whether this can be the peer's name: the same port, and nothing known that says otherwise.
     fn agrees_with(&self, peer: SocketAddr, names: Option<&Names>) -> bool {
-        if self.port != peer.port() {
+        if self.port.unwrap_or(DEFAULT_PORT) != peer.port() || self.host == UNKNOWN {
             return false;
         }
         if let Some(ip) = self.ip() {
@@ -295,7 +318,7 @@ mod tests {
     use crate::exchange::Process;
     use crate::names::{NameMap, Networks};
     use crate::proto::dns::{self, Answer, Data, Message, Question};
-    use crate::sink::sample::{connection, head, ip};
+    use crate::sink::sample::{connection, head, ip, over_http2};
 
     fn ingress(local: &str) -> Connection {
         connection(Direction::Ingress, ip(local), ip("172.18.0.1:40312"))
@@ -378,6 +401,45 @@ mod tests {
         }
         assert_eq!(authority(&request), Some(&b"db.test:5432"[..]));
         assert_eq!(path(&request), b"");
+    }
+
+    #[test]
+    fn http2_says_its_scheme_and_authority_itself() {
+        let asked = |scheme: &str, authority: &str, connection: &Connection| {
+            let mut request = get("/x?y", "other.test");
+            over_http2(&mut request, scheme, authority);
+            (url(connection, &request), host(connection, &request).into_owned())
+        };
+        let (ingress, egress) = (ingress("172.18.0.2:8443"), egress("172.18.0.5:8001"));
+        let told = |url: &str, host: &str| (url.to_owned(), host.to_owned());
+        assert_eq!(asked("https", "a.test", &ingress), told("https://a.test/x?y", "a.test"));
+        assert_eq!(asked("https", "a.test:443", &ingress), told("https://a.test/x?y", "a.test"));
+        assert_eq!(asked("https", "a.test:80", &ingress), told("https://a.test:80/x?y", "a.test"));
+        assert_eq!(asked("http", "a.test:443", &ingress), told("http://a.test:443/x?y", "a.test"));
+        assert_eq!(asked("http", "a.test", &egress), told("http://172.18.0.5:8001/x?y", "a.test"));
+        assert_eq!(
+            asked("http", "", &ingress),
+            told("http://other.test/x?y", "other.test"),
+            "made of an HTTP/1 request"
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_request_is_not_guessed() {
+        let mut request = head(b"GET /x HTTP/2\n");
+        over_http2(&mut request, "http", UNKNOWN);
+        assert_eq!(url(&ingress("172.18.0.2:80"), &request), "http://<unknown>/x");
+        assert_eq!(host(&ingress("172.18.0.2:80"), &request), UNKNOWN);
+        assert_eq!(url(&egress("172.18.0.5:80"), &request), "http://172.18.0.5/x");
+    }
+
+    #[test]
+    fn a_protocol_inside_http2_has_a_path() {
+        let mut request = head(b"CONNECT /chat HTTP/2\n");
+        over_http2(&mut request, "https", "a.test");
+        request.pseudo.protocol = request.pseudo.scheme;
+        assert_eq!(url(&ingress("172.18.0.2:443"), &request), "https://a.test/chat");
+        assert_eq!(path(&request), b"/chat");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::dns::Answers;
 use super::stream::{Item, Stream, Why};
 use crate::bpf::{Data, Flow, Order, Role, SocketInfo, Verdict};
 use crate::config::{Settings, Stack, TapDirection, Tapped};
-use crate::exchange::http1::{Gap, Host, Http1, Side, State};
+use crate::exchange::http::{Gap, Host, Http, Side, State};
 use crate::exchange::{Address, Connection, ConnectionEvent, Direction, Exchange, Nanos, Process, Protocol, Record};
 use crate::identity::Processes;
 use crate::plugin;
@@ -100,7 +100,7 @@ pub(super) struct Conn {
     /// Its process is not known yet.
     awaiting: Option<Box<Awaiting>>,
     streams: [Stream; 2],
-    http: Option<Box<Http1>>,
+    http: Option<Box<Http>>,
     /// It leads to a DNS server.
     dns: Option<Box<Answers>>,
     /// Left out by process or direction, or speaking something else: only its end is awaited.
@@ -196,7 +196,7 @@ impl Conn {
         self.socket = info.socket;
         match Answers::of(info, is_server).filter(|_| !self.ignored) {
             Some(answers) => self.dns = Some(Box::new(answers)),
-            None => self.http = (!self.ignored).then(|| Box::new(Http1::new(info.base.is_some()))),
+            None => self.http = (!self.ignored).then(|| Box::new(Http::new(info.base.is_some()))),
         }
         self.known = Some(Known {
             connection: Arc::new(connection),
@@ -390,8 +390,7 @@ impl Conn {
         if self.dns.is_some() {
             return Some(Protocol::Dns);
         }
-        let state = self.http.as_ref()?.state();
-        matches!(state, State::Http | State::Tunnel).then_some(Protocol::Http1)
+        self.http.as_ref()?.protocol()
     }
 
     fn side(&self, flow: Flow) -> Side {
@@ -466,7 +465,7 @@ fn moved(stream: &Stream, final_position: Option<u32>) -> u64 {
 
 /// Feeds what the streams have to the decoders until neither side can go on: the side whose bytes were moved first
 /// goes first.
-fn advance(host: &mut ConnHost, http: &mut Http1, streams: &mut [Stream; 2]) {
+fn advance(host: &mut ConnHost, http: &mut Http, streams: &mut [Stream; 2]) {
     let mut sides = match host.known.is_server {
         true => [(Side::Request, Flow::Received), (Side::Response, Flow::Sent)],
         false => [(Side::Request, Flow::Sent), (Side::Response, Flow::Received)],
@@ -480,11 +479,11 @@ fn advance(host: &mut ConnHost, http: &mut Http1, streams: &mut [Stream; 2]) {
         }
     }
     let (known, settled) = (host.known, host.env.settled);
-    http.pass_over(host, &known.connection, settled);
+    http.settle(host, &known.connection, settled);
 }
 
 /// Feeds one item of one side; false where there is none, or the side has to wait for the other.
-fn feed(host: &mut ConnHost, http: &mut Http1, stream: &mut Stream, side: Side) -> bool {
+fn feed(host: &mut ConnHost, http: &mut Http, stream: &mut Stream, side: Side) -> bool {
     let connection = &host.known.connection;
     let settled = host.env.settled;
     http.resume(host, connection, side, settled);

@@ -3,14 +3,11 @@
 //! Owns the two decoders and the exchanges that are still open. It sees bytes in order, with gaps explained, and hands
 //! out whole exchanges. It knows nothing of sockets, and nothing of rules but how many body bytes are wanted.
 
-mod open;
-
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use open::{Open, aborted, unseen};
-
-use super::{Body, Connection, Exchange, Message, Missing, Nanos, Protocol};
+use super::pairing::{Gap, Host, Open, Side, State, aborted, unseen};
+use super::{Connection, Exchange, Message, Missing, Nanos, Protocol};
 use crate::conn::Why;
 use crate::proto::http1::{Asked, Decoder, Finish, Looks, looks_like_request, looks_like_response, wants_upgrade};
 use crate::proto::{Head, Step, Trailers};
@@ -23,40 +20,6 @@ const MAX_OPEN_WHEN_FULL: usize = 16;
 
 /// Calls without a message, after which a connection joined midway is doubted.
 const DOUBT_CALLS: u32 = 32;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    Request,
-    Response,
-}
-
-/// What pairing asks of the outside.
-pub trait Host {
-    /// How many bytes of each body any rule may still want, given what is known.
-    fn body_wanted(&mut self, request: Option<&Head>, response: Option<&Head>) -> usize;
-    /// Reserves memory for body bytes; false when there is none left.
-    fn reserve(&mut self, bytes: usize) -> bool;
-    /// Gives back what was reserved for body bytes that are dropped.
-    fn release(&mut self, bytes: usize);
-    /// Whether more is held in memory than there should be.
-    fn is_full(&self) -> bool;
-    /// Takes an exchange that is as complete as it will get.
-    fn finished(&mut self, exchange: Box<Exchange>);
-}
-
-/// What is known of the connection as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// No message was seen yet.
-    Unrecognised,
-    /// No message in many calls, but the start of the connection was not seen either.
-    Doubtful,
-    /// The first bytes were no message.
-    NotHttp,
-    Http,
-    /// The peers left HTTP for another protocol.
-    Tunnel,
-}
 
 #[derive(Debug)]
 struct Lane {
@@ -119,14 +82,6 @@ pub struct Http1 {
     pipelines: bool,
     /// Messages may have gone by unseen. Where the client pipelines, which response is whose cannot be told from then on.
     lossy: bool,
-}
-
-/// Where bytes stand for which reasons, told to [`Http1::unseen`].
-#[derive(Debug, Clone, Copy)]
-pub struct Gap {
-    pub len: u64,
-    pub why: Why,
-    pub time: Nanos,
 }
 
 impl Http1 {
@@ -193,14 +148,10 @@ impl Http1 {
             return 0;
         }
         let Some(current) = self.current(side).and_then(|at| self.open.get(at)) else { return 0 };
-        let message = match side {
-            Side::Request => current.request.as_ref(),
-            Side::Response if current.is_paired() => current.response.as_ref(),
-            Side::Response => return 0,
-        };
-        let is_full = message.is_some_and(|message| message.body.kept.len() >= current.wanted);
-        let is_broken = message.is_some_and(|message| message.body.wire_bytes > message.body.kept.len() as u64);
-        if is_full || is_broken { lane.decoder.certain_body() } else { 0 }
+        if side == Side::Response && !current.is_paired() {
+            return 0;
+        }
+        current.unwanted(side, lane.decoder.certain_body())
     }
 
     /// Takes bytes, all of them: what cannot be used yet is kept.
@@ -316,16 +267,17 @@ impl Http1 {
             if let Some(why) = why {
                 open.miss(why);
             }
-            if open.request.is_some() && !open.request_done {
-                open.miss(Missing::RequestAborted);
-            }
-            match &open.response {
-                None => open.miss(Missing::Response),
-                Some(_) if !open.response_done => open.miss(Missing::ResponseAborted),
-                Some(_) => {}
-            }
+            open.mark_open();
             self.hand_out(host, connection, open);
         }
+    }
+
+    /// After [`State::Upgraded`]: the request that is answered in HTTP/2, and the bytes of requests and responses that were
+    /// not used, with their times.
+    pub(super) fn upgraded(&mut self) -> (Option<Open>, [(Vec<u8>, Nanos); 2]) {
+        let open = self.open.pop_back();
+        let left = [&mut self.request, &mut self.response].map(|lane| (std::mem::take(&mut lane.buffer), lane.latest));
+        (open, left)
     }
 
     /// Gives up the bodies kept so far; what they leave is marked. Answers how many bytes that frees.
@@ -464,6 +416,9 @@ impl Http1 {
                 Step::End { trailers, used } => {
                     at += used;
                     self.message_done(host, connection, side, trailers);
+                    if self.state == State::Upgraded {
+                        return at;
+                    }
                 }
                 Step::More => return at,
                 Step::Left => {
@@ -494,8 +449,7 @@ impl Http1 {
         if self.pipelines && self.lossy {
             open.miss(Missing::PairingUncertain);
         }
-        let last_byte = self.request.latest;
-        open.request = Some(Message { head, body: Body::default(), trailers: None, first_byte: time, last_byte });
+        open.request = Some(Message::begin(head, time, self.request.latest));
         self.open.push_back(open);
         self.request.in_message = true;
         self.request.lost = false;
@@ -536,8 +490,7 @@ impl Http1 {
         {
             host.release(std::mem::take(&mut request.body.kept).len());
         }
-        open.response =
-            Some(Message { head, body: Body::default(), trailers: None, first_byte: time, last_byte: latest });
+        open.response = Some(Message::begin(head, time, latest));
     }
 
     fn message_done(
@@ -566,6 +519,14 @@ impl Http1 {
         if side == Side::Response && has_body && !open.is_paired() {
             // What was taken for a body may have been the next responses.
             (self.response.lost, self.response.lost_at) = (true, latest);
+        }
+        if leaves && status == 101 && open.response.as_ref().is_some_and(|response| upgrades_to_http2(&response.head)) {
+            self.state = State::Upgraded;
+            // It is answered in HTTP/2; this response only says so.
+            let response = open.response.take().expect("its status was just read");
+            self.heads = self.heads.saturating_sub(response.head.weight());
+            (open.request_done, open.response_done) = (true, false);
+            return;
         }
         if leaves {
             self.state = State::Tunnel;
@@ -682,17 +643,22 @@ impl Http1 {
             return;
         }
         open.mark_truncated();
-        let heads = [&open.request, &open.response].into_iter().flatten().map(|message| message.head.weight());
-        self.heads = self.heads.saturating_sub(heads.sum());
+        open.take_trailers();
+        self.heads = self.heads.saturating_sub(open.heads());
         host.finished(Box::new(Exchange {
             id: 0,
             connection: connection.clone(),
             protocol: Protocol::Http1,
+            stream: None,
             request: open.request,
             response: open.response,
             missing: open.missing,
         }));
     }
+}
+
+fn upgrades_to_http2(head: &Head) -> bool {
+    head.header("upgrade").is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"h2c"))
 }
 
 #[cfg(test)]

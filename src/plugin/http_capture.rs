@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::config::{HttpCapture, Tags};
 use crate::exchange::{
-    Address, Connection, Container, ContainerFacts, Direction, Exchange, Level, Pod, Protocol, Record,
+    Address, Connection, Container, ContainerFacts, Direction, Exchange, Level, Pod, Protocol, Record, grpc,
 };
-use crate::proto::Head;
+use crate::proto::{Head, Version};
 use crate::rules::{Fact, Facts, Field, Peer, decide};
 use crate::url;
 
@@ -33,6 +33,7 @@ pub fn record(capture: &HttpCapture, tags: &Tags, exchange: Box<Exchange>) -> Op
         request: exchange.request.as_ref().map(|request| &request.head),
         response: exchange.response.as_ref().map(|response| &response.head),
         duration_ms: exchange.duration_ms(),
+        grpc_status: exchange.response.as_ref().and_then(grpc::status),
         is_finished: true,
         ..SoFar::new(&exchange.connection, tags)
     };
@@ -57,6 +58,7 @@ struct SoFar<'a> {
     request: Option<&'a Head>,
     response: Option<&'a Head>,
     duration_ms: Option<f64>,
+    grpc_status: Option<u32>,
     is_finished: bool,
     tag_settings: &'a Tags,
     /// Looked up once, where it is asked for: what the runtime says of a container may change at any time.
@@ -77,13 +79,18 @@ impl Facts for SoFar<'_> {
             Field::Query => self.request_text(|head| url::query(head).map(text)),
             Field::RequestHeader(name) => self.request_text(|head| header(head, name)),
             Field::ResponseHeader(name) => self.known(self.response, |head| header(head, name).map(Fact::Text)),
-            Field::Status => self.known(self.response, |head| Some(Fact::Int(head.status().into()))),
+            Field::Status => {
+                self.known(self.response.filter(|head| head.status() > 0), |head| Some(Fact::Int(head.status().into())))
+            }
             Field::DurationMs => self.known(self.duration_ms, |ms| Some(Fact::Float(ms))),
             Field::Src(peer) => self.peer(peer, self.connection.source(), true),
             Field::Dst(peer) => self.peer(peer, self.connection.destination(), false),
             Field::TlsEnabled => Fact::Bool(false),
             Field::TlsVersion | Field::TlsSni | Field::TlsAlpn => Fact::Absent,
-            Field::Protocol => Fact::Text(Cow::Borrowed(Protocol::Http1.name())),
+            Field::Protocol => Fact::Text(Cow::Borrowed(self.protocol().name())),
+            Field::GrpcService => self.request_text(|head| Some(text(grpc::called(head)?.0))),
+            Field::GrpcMethod => self.request_text(|head| Some(text(grpc::called(head)?.1))),
+            Field::GrpcStatus => self.known(self.grpc_status, |status| Some(Fact::Int(status.into()))),
             Field::Direction => Fact::Text(Cow::Borrowed(self.connection.direction.name())),
             Field::Tags if self.tag_settings.need_container() && self.is_container_open() => Fact::NotYet,
             Field::Tags => Fact::Tags(self.tags()),
@@ -99,11 +106,20 @@ impl<'a> SoFar<'a> {
             request: None,
             response: None,
             duration_ms: None,
+            grpc_status: None,
             is_finished: false,
             tag_settings,
             container: OnceCell::new(),
             other: OnceCell::new(),
             tags: OnceCell::new(),
+        }
+    }
+
+    fn protocol(&self) -> Protocol {
+        let is_http2 = |head: &Head| head.version == Version::Http2;
+        match self.request.or(self.response) {
+            Some(head) if is_http2(head) => Protocol::Http2,
+            _ => Protocol::Http1,
         }
     }
 

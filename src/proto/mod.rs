@@ -15,7 +15,9 @@
 
 pub mod coding;
 pub mod dns;
+pub mod grpc;
 pub mod http1;
+pub mod http2;
 
 /// A part of a [`Head`]'s text: byte offsets, `start..end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,6 +43,17 @@ pub enum StartLine {
 pub enum Version {
     Http10,
     Http11,
+    Http2,
+}
+
+/// What a request in HTTP/2 says beside method and path (RFC 9113 section 8.3.1, RFC 8441 section 4). Empty where it
+/// does not, in responses and in HTTP/1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pseudo {
+    pub scheme: Span,
+    pub authority: Span,
+    /// Of an extended CONNECT: what is spoken inside it.
+    pub protocol: Span,
 }
 
 /// The head of a message: one buffer, and where in it each part lies. Two allocations a message, no copy a header.
@@ -51,6 +64,7 @@ pub enum Version {
 pub struct Head {
     pub text: Vec<u8>,
     pub start: StartLine,
+    pub pseudo: Pseudo,
     pub version: Version,
     /// name, value, in wire order
     pub fields: Vec<(Span, Span)>,
@@ -88,7 +102,22 @@ impl Head {
         }
     }
 
-    /// The status of a response; 0 for a request.
+    /// The scheme a request in HTTP/2 names, else empty.
+    pub fn scheme(&self) -> &[u8] {
+        self.pseudo.scheme.of(&self.text)
+    }
+
+    /// The `:authority` of a request in HTTP/2, else empty.
+    pub fn authority(&self) -> &[u8] {
+        self.pseudo.authority.of(&self.text)
+    }
+
+    /// The `:protocol` of an extended CONNECT, else empty.
+    pub fn protocol(&self) -> &[u8] {
+        self.pseudo.protocol.of(&self.text)
+    }
+
+    /// The status of a response; 0 for a request, and for a response whose status could not be read.
     pub fn status(&self) -> u16 {
         match self.start {
             StartLine::Request { .. } => 0,

@@ -28,6 +28,9 @@ pub enum Field {
     TlsAlpn,
     Protocol,
     Direction,
+    GrpcService,
+    GrpcMethod,
+    GrpcStatus,
     /// All tags, a list.
     Tags,
     /// One tag's value.
@@ -87,7 +90,7 @@ pub enum Stage {
     End,
 }
 
-static PLAIN: [(&str, Field); 15] = [
+static PLAIN: [(&str, Field); 18] = [
     ("http.req.method", Field::Method),
     ("http.req.path", Field::Path),
     ("http.req.host", Field::Host),
@@ -102,6 +105,9 @@ static PLAIN: [(&str, Field); 15] = [
     ("tls.alpn", Field::TlsAlpn),
     ("protocol", Field::Protocol),
     ("direction", Field::Direction),
+    ("grpc.service", Field::GrpcService),
+    ("grpc.method", Field::GrpcMethod),
+    ("grpc.status", Field::GrpcStatus),
     ("tags", Field::Tags),
 ];
 
@@ -163,7 +169,7 @@ impl Field {
     pub fn kind(&self) -> Kind {
         match self {
             Field::RequestHeader(_) | Field::ResponseHeader(_) | Field::Tag(_) => Kind::Loose,
-            Field::Status | Field::DurationMs => Kind::Number,
+            Field::Status | Field::DurationMs | Field::GrpcStatus => Kind::Number,
             Field::TlsEnabled => Kind::Bool,
             Field::Tags => Kind::List,
             Field::Src(peer) | Field::Dst(peer) => peer.kind(),
@@ -173,7 +179,7 @@ impl Field {
 
     pub fn stage(&self) -> Stage {
         match self {
-            Field::DurationMs => Stage::End,
+            Field::DurationMs | Field::GrpcStatus => Stage::End,
             Field::Status | Field::ResponseHeader(_) => Stage::ResponseHead,
             _ => Stage::RequestHead,
         }

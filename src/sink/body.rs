@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::exchange::Message;
 use crate::proto::coding::Outcome;
-use crate::proto::{Head, coding};
+use crate::proto::{Head, coding, grpc};
 
 /// A body to show, and what is not right about it.
 #[derive(Debug)]
@@ -30,8 +30,11 @@ impl<'a> Shown<'a> {
         if kept.is_empty() {
             return plain;
         }
-        let Some(coding) = content_coding(&message.head) else { return plain };
-        let decoded = coding::decode(&coding, kept, limit);
+        let decoded = match (content_coding(&message.head), message_coding(message)) {
+            (Some(coding), _) => coding::decode(&coding, kept, limit),
+            (None, Some(coding)) => grpc::undo_coding(coding, kept, limit),
+            (None, None) => return plain,
+        };
         match decoded.outcome {
             // The wire's bytes say more than nothing does.
             Outcome::Unknown => Shown { coding: Some(Outcome::Unknown), ..plain },
@@ -57,6 +60,12 @@ impl<'a> Shown<'a> {
             Err(_) => None,
         }
     }
+}
+
+/// How the messages of gRPC in a body are coded; none where they are not, or are in base64.
+fn message_coding(message: &Message) -> Option<&[u8]> {
+    let coding = message.head.header("grpc-encoding").filter(|coding| !coding.eq_ignore_ascii_case(b"identity"))?;
+    matches!(grpc::form_of(&message.head)?, grpc::Form::Grpc | grpc::Form::Web).then_some(coding)
 }
 
 /// The values of `Content-Encoding`, of all of its lines; none where they say that there is no coding.

@@ -1,6 +1,6 @@
 //! The names of what an exchange lacks, as users see them in `incomplete`.
 //!
-//! A name may have a detail behind a colon, always a number of bytes. Below level full, what concerns the bytes of a
+//! A name may have a detail behind a colon: a number of bytes, or an error of HTTP/2 by its name. Below level full, what concerns the bytes of a
 //! body is left out: nobody asked for them.
 
 use std::fmt::Arguments;
@@ -8,6 +8,7 @@ use std::fmt::Arguments;
 use super::body::Shown;
 use crate::exchange::{Exchange, Level, Missing};
 use crate::proto::coding::Outcome;
+use crate::proto::http2::error_name;
 
 /// What came up about one message while it was written.
 #[derive(Debug, Default, Clone, Copy)]
@@ -65,7 +66,14 @@ fn concerns_body(missing: Missing) -> bool {
         | Missing::RequestMalformed
         | Missing::ResponseMalformed
         | Missing::PairingUncertain
-        | Missing::AgentStopped => false,
+        | Missing::AgentStopped
+        | Missing::RequestHeadersUnknown
+        | Missing::ResponseHeadersUnknown
+        | Missing::RequestLost
+        | Missing::ResponseLost
+        | Missing::ResetByClient(_)
+        | Missing::ResetByServer(_)
+        | Missing::GoAway(_) => false,
     }
 }
 
@@ -87,6 +95,20 @@ fn each_missing(missing: Missing, name: &mut impl FnMut(Arguments<'_>)) {
         Missing::ResponseMalformed => name(format_args!("response_malformed")),
         Missing::PairingUncertain => name(format_args!("pairing_uncertain")),
         Missing::AgentStopped => name(format_args!("agent_stopped")),
+        Missing::RequestHeadersUnknown => name(format_args!("request_headers_unknown")),
+        Missing::ResponseHeadersUnknown => name(format_args!("response_headers_unknown")),
+        Missing::RequestLost => name(format_args!("request_lost")),
+        Missing::ResponseLost => name(format_args!("response_lost")),
+        Missing::ResetByClient(code) => each_error("reset_by_client", code, name),
+        Missing::ResetByServer(code) => each_error("reset_by_server", code, name),
+        Missing::GoAway(code) => each_error("goaway", code, name),
+    }
+}
+
+fn each_error(what: &str, code: u32, name: &mut impl FnMut(Arguments<'_>)) {
+    match error_name(code) {
+        Some(error) => name(format_args!("{what}:{error}")),
+        None => name(format_args!("{what}:{code:#x}")),
     }
 }
 

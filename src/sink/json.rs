@@ -7,10 +7,11 @@ use super::body::Shown;
 use super::encode::Json;
 use super::incomplete::Found;
 use super::{Shape, incomplete};
+use crate::exchange::grpc::Call;
 use crate::exchange::{
     Address, BodyEncoding, Connection, ConnectionEvent, Container, Direction, Exchange, Level, Message, Process,
 };
-use crate::proto::Span;
+use crate::proto::{Span, grpc};
 use crate::url;
 
 /// Working memory of [`append_exchange`].
@@ -28,6 +29,9 @@ pub(super) fn append_exchange(out: &mut Vec<u8>, scratch: &mut Scratch, exchange
     metadata(&mut json, exchange, shape);
     let request = exchange.request.as_ref().map(|message| request(&mut json, scratch, exchange, message, shape));
     let response = exchange.response.as_ref().map(|message| response(&mut json, scratch, message, shape));
+    if let Some(call) = Call::of(exchange) {
+        grpc(&mut json, &call);
+    }
     ends(&mut json, &exchange.connection);
     if exchange.started() > 0 {
         json.time("transaction_time", exchange.started());
@@ -130,6 +134,12 @@ fn request(json: &mut Json, scratch: &mut Scratch, exchange: &Exchange, message:
     json.text("query", url::query(head).unwrap_or_default());
     json.text("authority", url::authority(head).unwrap_or_default());
     json.text("protocol", exchange.protocol.name());
+    if let Some(stream) = exchange.stream {
+        json.number("stream_id", stream.id.into());
+        if stream.pushed {
+            json.boolean("pushed", true);
+        }
+    }
     json.text("user_agent", head.header("user-agent").unwrap_or_default());
     json.text("content_type", head.header("content-type").unwrap_or_default());
     let found = headers_and_body(json, &mut scratch.groups, message, shape);
@@ -140,11 +150,31 @@ fn request(json: &mut Json, scratch: &mut Scratch, exchange: &Exchange, message:
 fn response(json: &mut Json, scratch: &mut Scratch, message: &Message, shape: &Shape) -> Found {
     json.replaced = false;
     json.object("response");
-    json.number("status", message.head.status().into());
+    // One that refers to what was sent before the agent came is not known.
+    if message.head.status() > 0 {
+        json.number("status", message.head.status().into());
+    }
     json.text("content_type", message.head.header("content-type").unwrap_or_default());
     let found = headers_and_body(json, &mut scratch.groups, message, shape);
     json.close(b'}');
     found
+}
+
+fn grpc(json: &mut Json, call: &Call) {
+    json.object("grpc");
+    json.text("service", call.service.unwrap_or_default());
+    json.text("method", call.method.unwrap_or_default());
+    if let Some(status) = call.status {
+        json.number("status", status.into());
+        json.text("status_name", grpc::status_name(status).unwrap_or_default());
+    }
+    json.text("message", &call.message);
+    for (key, count) in [("request_messages", call.request_messages), ("response_messages", call.response_messages)] {
+        if let Some(count) = count {
+            json.number(key, count);
+        }
+    }
+    json.close(b'}');
 }
 
 fn headers_and_body(json: &mut Json, groups: &mut Groups, message: &Message, shape: &Shape) -> Found {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crate::exchange::{
     Address, Body, BodyEncoding, Connection, Container, ContainerFacts, Direction, Exchange, Format, Level, Message,
-    Missing, Process, Protocol, Record,
+    Missing, Process, Protocol, Record, StreamInfo,
 };
-use crate::proto::{Head, Span, StartLine, Trailers, Version};
+use crate::proto::{Head, Pseudo, Span, StartLine, Trailers, Version, grpc};
 
 /// 2026-03-01 12:00:00 UTC and some.
 pub(crate) const START: u64 = 1_772_366_400_123_456_789;
@@ -24,11 +24,28 @@ pub(crate) fn head(text: &[u8]) -> Head {
     } else {
         StartLine::Request { method: words[0], target: words[1] }
     };
-    Head { text: text.to_vec(), start, version: Version::Http11, fields: fields(text, lines) }
+    Head {
+        text: text.to_vec(),
+        start,
+        pseudo: Pseudo::default(),
+        version: Version::Http11,
+        fields: fields(text, lines),
+    }
 }
 
 pub(crate) fn trailers(text: &[u8]) -> Trailers {
     Trailers { text: text.to_vec(), fields: fields(text, lines(text).into_iter()) }
+}
+
+/// Makes it a head of HTTP/2.
+pub(crate) fn over_http2(head: &mut Head, scheme: &str, authority: &str) {
+    let mut add = |text: &str| {
+        let start = head.text.len() as u32;
+        head.text.extend_from_slice(text.as_bytes());
+        Span { start, end: head.text.len() as u32 }
+    };
+    head.pseudo = Pseudo { scheme: add(scheme), authority: add(authority), ..Pseudo::default() };
+    head.version = Version::Http2;
 }
 
 fn lines(text: &[u8]) -> Vec<Span> {
@@ -96,6 +113,7 @@ fn exchange(connection: Connection) -> Exchange {
         id: 42,
         connection: Arc::new(connection),
         protocol: Protocol::Http1,
+        stream: None,
         request: None,
         response: None,
         missing: Vec::new(),
@@ -103,9 +121,15 @@ fn exchange(connection: Connection) -> Exchange {
 }
 
 fn message(head_text: &[u8], body: &[u8], first_byte: u64) -> Message {
+    let head = head(head_text);
+    let grpc = grpc::form_of(&head).map(|form| {
+        let mut messages = grpc::Messages::new(form);
+        messages.feed(body);
+        Box::new(messages)
+    });
     Message {
-        head: head(head_text),
-        body: Body { kept: body.to_vec(), wire_bytes: body.len() as u64 },
+        head,
+        body: Body { kept: body.to_vec(), wire_bytes: body.len() as u64, grpc },
         trailers: None,
         first_byte,
         last_byte: first_byte + 1_145_000,
@@ -121,6 +145,16 @@ impl Exchange {
     /// The response, which is complete 12.345 ms after the request began.
     pub(crate) fn response(mut self, head: impl AsRef<[u8]>, body: impl AsRef<[u8]>) -> Exchange {
         self.response = Some(message(head.as_ref(), body.as_ref(), START + 11_200_000));
+        self
+    }
+
+    /// What the request says beside method and path, in HTTP/2.
+    pub(crate) fn over_http2(mut self, stream: u32, scheme: &str, authority: &str) -> Exchange {
+        self.protocol = Protocol::Http2;
+        self.stream = Some(StreamInfo { id: stream, pushed: false });
+        if let Some(request) = &mut self.request {
+            over_http2(&mut request.head, scheme, authority);
+        }
         self
     }
 

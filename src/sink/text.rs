@@ -11,8 +11,9 @@ use super::body::Shown;
 use super::encode::append_visible;
 use super::incomplete::Found;
 use super::{Shape, incomplete};
+use crate::exchange::grpc::Call;
 use crate::exchange::{Direction, Exchange, Level, Message, Missing, Process};
-use crate::proto::Span;
+use crate::proto::{Span, grpc};
 use crate::url;
 
 /// Appends an exchange as a block with an empty line behind it.
@@ -69,12 +70,42 @@ fn append_summary(out: &mut Vec<u8>, exchange: &Exchange) {
         None => out.extend_from_slice(b"Method: none (no request seen)\n"),
     }
     match &exchange.response {
+        Some(response) if response.head.status() == 0 => out.extend_from_slice(b"Status: unknown\n"),
         Some(response) => append_status(out, response),
         None => append_line(out, "Status: ", why_no_response(exchange).as_bytes()),
+    }
+    if let Some(call) = Call::of(exchange) {
+        append_call(out, &call);
     }
     if let Some(duration) = exchange.duration_ms() {
         append(out, format_args!("Duration: {duration:.0}ms\n"));
     }
+}
+
+/// `gRPC: shop.Cart/Add, status 5 NOT_FOUND (no such cart), messages: 1 sent, 0 returned`.
+fn append_call(out: &mut Vec<u8>, call: &Call) {
+    out.extend_from_slice(b"gRPC: ");
+    append_plain(out, call.service.unwrap_or(b"unknown service"));
+    out.push(b'/');
+    append_plain(out, call.method.unwrap_or(b"unknown method"));
+    match call.status {
+        Some(status) => append(out, format_args!(", status {status}")),
+        None => out.extend_from_slice(b", no status"),
+    }
+    if let Some(name) = call.status.and_then(grpc::status_name) {
+        append(out, format_args!(" {name}"));
+    }
+    if !call.message.is_empty() {
+        out.extend_from_slice(b" (");
+        append_plain(out, &call.message);
+        out.push(b')');
+    }
+    let counts = [call.request_messages, call.response_messages];
+    if counts != [None, None] {
+        let [sent, returned] = counts.map(|count| count.map_or("unknown".to_owned(), |count| count.to_string()));
+        append(out, format_args!(", messages: {sent} sent, {returned} returned"));
+    }
+    out.push(b'\n');
 }
 
 fn append_process(out: &mut Vec<u8>, process: &Process) {

@@ -9,6 +9,7 @@ pub mod backend;
 pub mod captured;
 pub mod client;
 pub mod docker;
+pub mod h2load;
 pub mod haproxy;
 pub mod netns;
 pub mod nginx;
@@ -70,6 +71,14 @@ pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
 /// A file of `tests/data/live`.
 pub fn data(name: &str) -> String {
     read_data(&format!("live/{name}"))
+}
+
+/// Debian's own, which has Debian's packages of grpcio and h2.
+pub const PYTHON: &str = "/usr/bin/python3";
+
+/// A program of `tests/data/live`.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/live").join(name)
 }
 
 /// A configuration of the guide, unchanged.

@@ -38,6 +38,16 @@ pub struct Nginx {
 impl Nginx {
     /// Serves `files` (name, content) under `/file/`, `/text/…` with a short text, and `/health`.
     pub fn start(sendfile: bool, files: &[(&str, &[u8])]) -> Nginx {
+        Nginx::start_on("nginx.conf", sendfile, files)
+    }
+
+    /// The same in HTTP/2 with prior knowledge, and 404 under `/none/`. Each response has its request's `X-Request-Id`, or
+    /// one that nginx made.
+    pub fn http2(files: &[(&str, &[u8])]) -> Nginx {
+        Nginx::start_on("nginx-http2.conf", false, files)
+    }
+
+    fn start_on(config: &str, sendfile: bool, files: &[(&str, &[u8])]) -> Nginx {
         let folder = Scratch::new("nginx");
         let www = folder.path().join("www");
         fs::create_dir_all(&www).expect("the scratch folder is ours");
@@ -51,7 +61,7 @@ impl Nginx {
             ("port", port.to_string()),
         ];
         let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let file = folder.file("nginx.conf", &fill(&data("nginx.conf"), &values));
+        let file = folder.file("nginx.conf", &fill(&data(config), &values));
         let mut command = Command::new(EXE);
         command.args(["-p", &folder.path().display().to_string(), "-c"]).arg(&file);
         let mut program = Program::start("nginx", &mut command, folder.path());

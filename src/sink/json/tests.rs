@@ -201,6 +201,45 @@ fn sent_and_received_are_the_watched_process_s() {
 }
 
 #[test]
+fn a_grpc_call_over_http2() {
+    let call = "POST /shop.v1.Cart/Add HTTP/2\ncontent-type: application/grpc\n";
+    let answer = "HTTP/2 200\ncontent-type: application/grpc+proto\n";
+    let mut exchange =
+        ingress().request(call, "\0\0\0\0\x02hi").response(answer, "").over_http2(5, "https", "shop.test");
+    exchange.response.as_mut().unwrap().trailers = Some(trailers(b"grpc-status: 5\ngrpc-message: no%20cart\n"));
+    let value = parsed(&exchange.clone().json(Level::Summary));
+    let request = &value["request"];
+    assert_eq!((&request["protocol"], &request["stream_id"]), (&"http2".into(), &5.into()));
+    assert_eq!((&request["scheme"], &request["authority"]), (&"https".into(), &"shop.test".into()));
+    assert_eq!(request["url"], "https://shop.test/shop.v1.Cart/Add");
+    assert_eq!(value["metadata"]["endpoint_id"], "shop.test");
+    let expected = serde_json::json!({
+        "service": "shop.v1.Cart", "method": "Add", "status": 5, "status_name": "NOT_FOUND", "message": "no cart",
+        "request_messages": 1, "response_messages": 0,
+    });
+    assert_eq!(value["grpc"], expected);
+    let text = exchange.text(Level::Summary);
+    let line = "\ngRPC: shop.v1.Cart/Add, status 5 NOT_FOUND (no cart), messages: 1 sent, 0 returned\n";
+    assert!(text.contains(line), "{text}");
+    assert_eq!(parsed(&posted().json(Level::Full)).get("grpc"), None);
+}
+
+#[test]
+fn a_status_that_is_not_known_is_not_told() {
+    let exchange = egress().response("HTTP/2 0\n", "").missing(Missing::ResponseHeadersUnknown);
+    assert_eq!(parsed(&exchange.clone().json(Level::Full))["response"].get("status"), None);
+    assert!(exchange.text(Level::Full).contains("\nStatus: unknown\n"));
+}
+
+#[test]
+fn pushed_responses_say_so() {
+    let mut exchange = ingress().request("GET /style HTTP/2\n", "").over_http2(2, "http", "a");
+    assert_eq!(parsed(&exchange.clone().json(Level::Summary))["request"].get("pushed"), None);
+    exchange.stream.as_mut().unwrap().pushed = true;
+    assert_eq!(parsed(&exchange.json(Level::Summary))["request"]["pushed"], true);
+}
+
+#[test]
 fn a_request_without_a_response() {
     let exchange = egress().request("GET /health HTTP/1.0\n", "").missing(Missing::Response);
     assert_snapshot!(keys_in_lines(&exchange.json(Level::Full)), @r#"
@@ -301,6 +340,13 @@ fn every_lack_has_its_name() {
         Missing::ResponseMalformed,
         Missing::PairingUncertain,
         Missing::AgentStopped,
+        Missing::RequestHeadersUnknown,
+        Missing::ResponseHeadersUnknown,
+        Missing::RequestLost,
+        Missing::ResponseLost,
+        Missing::ResetByClient(8),
+        Missing::ResetByServer(0x1f),
+        Missing::GoAway(0),
     ];
     let names = |level| {
         let exchange = all.into_iter().fold(ingress(), Exchange::missing);
@@ -324,6 +370,13 @@ fn every_lack_has_its_name() {
     response_malformed
     pairing_uncertain
     agent_stopped
+    request_headers_unknown
+    response_headers_unknown
+    request_lost
+    response_lost
+    reset_by_client:CANCEL
+    reset_by_server:0x1f
+    goaway:NO_ERROR
     "#);
     assert_snapshot!(names(Level::Headers), @r#"
     request_missing
@@ -334,6 +387,13 @@ fn every_lack_has_its_name() {
     response_malformed
     pairing_uncertain
     agent_stopped
+    request_headers_unknown
+    response_headers_unknown
+    request_lost
+    response_lost
+    reset_by_client:CANCEL
+    reset_by_server:0x1f
+    goaway:NO_ERROR
     "#);
 }
 

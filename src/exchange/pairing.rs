@@ -1,9 +1,53 @@
-//! An exchange in the making: what was seen of it, what is kept, and what it lacks.
+//! What pairing stands on in each version of HTTP: the outside, what is told of bytes, and an exchange in the making.
 
-use super::{Host, Side};
+use super::{Body, Exchange, Message, Missing, Nanos};
 use crate::conn::Why;
-use crate::exchange::{Message, Missing, Nanos};
 use crate::proto::http1::Asked;
+use crate::proto::{Head, grpc};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Request,
+    Response,
+}
+
+/// What pairing asks of the outside.
+pub trait Host {
+    /// How many bytes of each body any rule may still want, given what is known.
+    fn body_wanted(&mut self, request: Option<&Head>, response: Option<&Head>) -> usize;
+    /// Reserves memory for body bytes; false when there is none left.
+    fn reserve(&mut self, bytes: usize) -> bool;
+    /// Gives back what was reserved for body bytes that are dropped.
+    fn release(&mut self, bytes: usize);
+    /// Whether more is held in memory than there should be.
+    fn is_full(&self) -> bool;
+    /// Takes an exchange that is as complete as it will get.
+    fn finished(&mut self, exchange: Box<Exchange>);
+}
+
+/// What is known of the connection as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// No message was seen yet.
+    Unrecognised,
+    /// No message in many calls, but the start of the connection was not seen either.
+    Doubtful,
+    /// The first bytes were no message.
+    NotHttp,
+    Http,
+    /// The peers left HTTP for another protocol.
+    Tunnel,
+    /// The peers go on in HTTP/2.
+    Upgraded,
+}
+
+/// How many bytes went by unseen, and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Gap {
+    pub len: u64,
+    pub why: Why,
+    pub time: Nanos,
+}
 
 /// An exchange in the making.
 #[derive(Debug, Default)]
@@ -23,6 +67,15 @@ pub(super) struct Open {
     pub(super) after_loss: bool,
 }
 
+impl Message {
+    /// A message of which the head was seen.
+    pub(super) fn begin(head: Head, first_byte: Nanos, last_byte: Nanos) -> Message {
+        let grpc = grpc::form_of(&head).map(|form| Box::new(grpc::Messages::new(form)));
+        let body = Body { grpc, ..Body::default() };
+        Message { head, body, trailers: None, first_byte, last_byte }
+    }
+}
+
 impl Open {
     pub(super) fn asked(&self) -> Asked {
         match self.request.as_ref().map(|request| request.head.method()) {
@@ -37,6 +90,11 @@ impl Open {
             Side::Request => self.request.as_mut(),
             Side::Response => self.response.as_mut(),
         }
+    }
+
+    /// Whether the request asks for a tunnel.
+    pub(super) fn is_connect(&self) -> bool {
+        self.asked() == Asked::Connect
     }
 
     /// Whether it is the response to that request, for sure. If it is one to HEAD it has no body, whatever its head says.
@@ -73,6 +131,9 @@ impl Open {
         let body = &mut message.body;
         let is_prefix = body.kept.len() as u64 == body.wire_bytes;
         body.wire_bytes += data.len() as u64;
+        if let Some(grpc) = &mut body.grpc {
+            grpc.feed(data);
+        }
         message.last_byte = message.last_byte.max(time);
         let room = wanted.saturating_sub(body.kept.len()).min(data.len());
         if !is_prefix || room == 0 {
@@ -91,6 +152,9 @@ impl Open {
         let body = &mut message.body;
         let was_wanted = body.kept.len() < wanted && body.kept.len() as u64 == body.wire_bytes;
         body.wire_bytes += bytes;
+        if let Some(grpc) = &mut body.grpc {
+            grpc.unseen(bytes);
+        }
         message.last_byte = message.last_byte.max(time);
         // What is skipped, or lies behind a body that is full, was not wanted; `mark_truncated` tells of the latter.
         let is_wanted = was_wanted || self.has_unseen(side);
@@ -123,6 +187,49 @@ impl Open {
                     Side::Request => Missing::RequestBodyTruncated(wanted),
                     Side::Response => Missing::ResponseBodyTruncated(wanted),
                 });
+            }
+        }
+    }
+
+    /// How many of the body bytes that follow on this side nobody wants; `certain`: how many there are for sure.
+    pub(super) fn unwanted(&self, side: Side, certain: u64) -> u64 {
+        let message = match side {
+            Side::Request => &self.request,
+            Side::Response => &self.response,
+        };
+        let Some(body) = message.as_ref().map(|message| &message.body) else { return 0 };
+        let is_full = body.kept.len() >= self.wanted;
+        let is_broken = body.wire_bytes > body.kept.len() as u64;
+        match &body.grpc {
+            _ if !is_full && !is_broken => 0,
+            // Each message in it is counted.
+            Some(grpc) => certain.min(grpc.certain()),
+            None => certain,
+        }
+    }
+
+    /// Marks what was open when the connection ended or was given up.
+    pub(super) fn mark_open(&mut self) {
+        if self.request.is_some() && !self.request_done {
+            self.miss(Missing::RequestAborted);
+        }
+        match &self.response {
+            None => self.miss(Missing::Response),
+            Some(_) if !self.response_done => self.miss(Missing::ResponseAborted),
+            Some(_) => {}
+        }
+    }
+
+    /// Bytes of the heads in it.
+    pub(super) fn heads(&self) -> usize {
+        [&self.request, &self.response].into_iter().flatten().map(|message| message.head.weight()).sum()
+    }
+
+    /// Those of gRPC-Web are in the body.
+    pub(super) fn take_trailers(&mut self) {
+        for message in [&mut self.request, &mut self.response].into_iter().flatten() {
+            if message.trailers.is_none() {
+                message.trailers = message.body.grpc.as_ref().and_then(|grpc| grpc.trailers());
             }
         }
     }

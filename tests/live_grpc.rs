@@ -1,0 +1,117 @@
+//! gRPC through HAProxy: what was called, how it ended and how many messages went each way, against what the client says.
+
+mod support;
+
+use std::process::Command;
+
+use serde_json::Value;
+use support::captured::Transaction;
+use support::haproxy::{self, Haproxy};
+use support::program::{Program, listens};
+use support::sidetap::{CapturePath, Sidetap, tap};
+use support::{LIMIT, PYTHON, Scratch, free_port, on_each_path, script};
+
+on_each_path!(each_call_has_its_service_method_status_and_messages, rules_can_ask_about_calls);
+
+const ROUNDS: usize = 48;
+
+struct Scene {
+    haproxy: Haproxy,
+    _server: Program,
+    front: u16,
+    _folder: Scratch,
+}
+
+impl Scene {
+    fn start() -> Scene {
+        let (folder, port, front) = (Scratch::new("grpc"), free_port(), free_port());
+        let mut command = Command::new(PYTHON);
+        command.arg(script("grpc/server.py")).arg(port.to_string());
+        let mut server = Program::start("server", &mut command, folder.path());
+        server.wait_ready("listening socket", LIMIT, |_| listens(port));
+        let haproxy = Haproxy::with(&format!(
+            "frontend front\n    bind 127.0.0.1:{front} proto h2\n    @log@\n    default_backend servers\n\
+             backend servers\n    http-reuse always\n    server one 127.0.0.1:{port} proto h2\n"
+        ));
+        Scene { haproxy, _server: server, front, _folder: folder }
+    }
+
+    /// What the client says of each call.
+    fn call(&self, rounds: usize) -> Vec<Value> {
+        let mut client = Command::new(PYTHON);
+        client.arg(script("grpc/client.py")).args([self.front.to_string(), rounds.to_string()]);
+        let output = client.output().expect("Python is installed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8_lossy(&output.stdout);
+        said.lines().map(|line| serde_json::from_str(line).expect("the client writes JSON")).collect()
+    }
+}
+
+fn each_call_has_its_service_method_status_and_messages(path: CapturePath) {
+    let scene = Scene::start();
+    let sidetap = Sidetap::start(&tap(haproxy::EXE, "level: full"), path).of(scene.haproxy.pid());
+    let calls = scene.call(ROUNDS);
+    assert_eq!(calls.len(), ROUNDS * 8);
+    let captured = sidetap.stop();
+    for call in &calls {
+        let id = call["id"].as_str().expect("each call has an id");
+        for transaction in [captured.ingress(id), captured.egress(id)] {
+            if let Some(problem) = wrong(transaction, call) {
+                panic!("{problem}\n{call}\n{:#}", transaction.0);
+            }
+        }
+    }
+    assert_eq!(captured.transactions.len(), calls.len() * 2, "each once");
+}
+
+/// How the record differs from what the client says.
+fn wrong(transaction: &Transaction, call: &Value) -> Option<&'static str> {
+    let grpc = transaction.0.get("grpc")?;
+    if grpc["service"] != call["service"] || grpc["method"] != call["method"] {
+        return Some("another service or method");
+    }
+    if grpc["request_messages"] != call["sent"] {
+        return Some("another number of messages sent");
+    }
+    if call["given_up"] == true {
+        // The client says so to itself; the server may have said it too.
+        let status = grpc.get("status");
+        if status.is_some_and(|status| *status != call["status"] && *status != 1) {
+            return Some("a status that nobody sent");
+        }
+        let is_marked = transaction.incomplete().iter().any(|mark| *mark == "reset_by_client:CANCEL");
+        return (!is_marked && status.is_none()).then_some("no word of how it ended");
+    }
+    if !transaction.incomplete().is_empty() {
+        return Some("something is missing");
+    }
+    if grpc["status"] != call["status"] || grpc["status_name"] != call["name"] {
+        return Some("another status");
+    }
+    if grpc.get("message").and_then(Value::as_str).unwrap_or_default() != call["message"].as_str().unwrap_or_default() {
+        return Some("another message");
+    }
+    let returned = grpc.get("response_messages").and_then(Value::as_u64).unwrap_or(0);
+    if call["returned"] != returned {
+        return Some("another number of messages returned");
+    }
+    // What was compressed is shown as it was before.
+    let is_long = call["method"] == "Get" && returned == 1;
+    let needle: &[u8] = b"what is said again and again what is said again";
+    let has_text =
+        |side| transaction.body(side).is_some_and(|body| body.windows(needle.len()).any(|part| part == needle));
+    (is_long && !(has_text("request") && has_text("response"))).then_some("its messages are not readable")
+}
+
+fn rules_can_ask_about_calls(path: CapturePath) {
+    let scene = Scene::start();
+    let rules = "level: none, rules: [{name: failed, expr: 'grpc.service == \"shop.Cart\" and grpc.method == \"Get\" and \
+                 grpc.status > 0', level: summary}]";
+    let sidetap = Sidetap::start(&tap(haproxy::EXE, rules), path).of(scene.haproxy.pid());
+    let calls = scene.call(4);
+    let captured = sidetap.stop();
+    let failed = calls.iter().filter(|call| call["method"] == "Get" && call["status"] != 0).count();
+    assert!(failed > 0);
+    assert_eq!(captured.transactions.len(), failed * 2);
+    assert!(captured.transactions.iter().all(|transaction| transaction.0["grpc"]["status"].as_u64() > Some(0)));
+}
