@@ -100,7 +100,7 @@ pub(super) struct Conn {
     /// Its process is not known yet.
     awaiting: Option<Box<Awaiting>>,
     streams: [Stream; 2],
-    http: Option<Box<Http>>,
+    http: Option<Http>,
     /// It leads to a DNS server.
     dns: Option<Box<Answers>>,
     /// Left out by process or direction, or speaking something else: only its end is awaited.
@@ -195,7 +195,7 @@ impl Conn {
         self.socket = info.socket;
         match Answers::of(info, is_server).filter(|_| !self.ignored) {
             Some(answers) => self.dns = Some(Box::new(answers)),
-            None => self.http = (!self.ignored).then(|| Box::new(Http::new(info.base.is_some()))),
+            None => self.http = (!self.ignored).then(|| Http::new(info.base.is_some())),
         }
         self.known = Some(Known {
             connection: Arc::new(connection),

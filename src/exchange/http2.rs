@@ -535,7 +535,7 @@ impl Http2 {
         self.goaway = Some(code);
         let latest = self.response.latest;
         let refused: Vec<u32> = self.streams.range(last_stream.saturating_add(1)..).map(|(&id, _)| id).collect();
-        for id in refused.into_iter().filter(|id| id % 2 == 1) {
+        for id in refused.into_iter().filter(|&id| !is_pushed(id)) {
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.open.miss(Missing::GoAway(code));
             }
@@ -554,7 +554,7 @@ impl Http2 {
 
     /// Whether the response of a stream without a request may be the first that is heard of it.
     fn may_be_open(&self, id: u32) -> bool {
-        id > self.newest || self.unseen.contains(&id) || id % 2 == 0
+        id > self.newest || self.unseen.contains(&id) || is_pushed(id)
     }
 
     /// Bytes are missing where a frame may have begun: of what is open on this side any part may be missing.
@@ -635,6 +635,11 @@ struct Block {
     complete: bool,
     end_stream: bool,
     began: Nanos,
+}
+
+/// Streams of the server have even ids (RFC 9113 section 5.1.1).
+fn is_pushed(id: u32) -> bool {
+    id.is_multiple_of(2)
 }
 
 fn side_of(side: Side) -> http2::Side {
