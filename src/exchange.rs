@@ -12,7 +12,7 @@ use crate::proto::{Head, Trailers};
 pub mod grpc;
 pub mod http;
 mod http1;
-mod http2;
+pub(crate) mod http2;
 pub mod pairing;
 mod who;
 

@@ -22,6 +22,7 @@ on_each_path!(
     one_side_in_http1_changes_nothing,
     bodies_on_a_hundred_streams_are_recorded_byte_for_byte,
     joined_midway_what_starts_afterwards_is_recorded,
+    joined_in_a_long_download_what_follows_is_recorded,
 );
 
 /// With `SIDETAP_LONG` set, 100,000 requests; else as many as tell the same in a few seconds.
@@ -272,6 +273,42 @@ fn joined_midway_what_starts_afterwards_is_recorded(path: CapturePath) {
     );
     assert!(problems.is_empty(), "{} problems, the first: {}", problems.len(), problems[0]);
     assert!(unknown > 0, "the clients' tables are older than the agent");
+}
+
+/// Calls that begin in the midst of a frame make a connection doubtful, and little of it is copied until frames begin with a
+/// call again.
+fn joined_in_a_long_download_what_follows_is_recorded(path: CapturePath) {
+    const AFTERWARDS: usize = 200;
+    let nginx = Nginx::http2(&[("long", &bytes(40 << 20))]);
+    let front = free_port();
+    let haproxy = Haproxy::with(&proxies(front, nginx.port(), [true, true]));
+    let folder = Scratch::new("download");
+    let texts: String = (0..AFTERWARDS).map(|number| format!("http://127.0.0.1:{front}/text/{number}\n")).collect();
+    // At 8 MiB a second it takes longer than the agent does to start.
+    let urls = folder.file("urls", &format!("http://127.0.0.1:{front}/slow-file/long\n{texts}"));
+    let mut command = Command::new("h2load");
+    command.args(["-t", "1", "-c", "1", "-m", "1", "-n", &(AFTERWARDS + 1).to_string(), "-i"]).arg(urls);
+    let mut client = Program::start("h2load", &mut command, folder.path());
+    let sidetap = Sidetap::start(&tap(haproxy::EXE, "level: full"), path);
+    assert_eq!(nginx.log().len(), 0, "the download has ended before the agent was there");
+    client.wait_exit(Duration::from_secs(60));
+    let served: Vec<Accessed> =
+        nginx.wait_log(AFTERWARDS + 1).into_iter().filter(|line| line.path.starts_with("/text/")).collect();
+    assert_eq!(served.len(), AFTERWARDS);
+    let mut recorded = recorded(sidetap, haproxy.pid());
+    // Of the download, at most what came of it.
+    recorded.retain(|id, _| served.iter().any(|line| line.id == *id));
+    let mut problems = Vec::new();
+    for line in &served {
+        let sides = recorded.remove(&line.id).unwrap_or_default();
+        for transactions in [&sides.ingress, &sides.egress] {
+            match &transactions[..] {
+                [one] if one.path() == line.path && one.status() == 200 => {}
+                other => problems.push(format!("{line:?}: {other:#?}")),
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{} problems, the first: {}", problems.len(), problems[0]);
 }
 
 /// Names and values of both heads; an unknown one may stand for several.

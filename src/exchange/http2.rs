@@ -650,4 +650,6 @@ fn side_of(side: Side) -> http2::Side {
 }
 
 #[cfg(test)]
+pub(crate) mod frames;
+#[cfg(test)]
 mod tests;
