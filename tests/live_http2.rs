@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use support::backend::Backend;
 use support::captured::Transaction;
+use support::client::Client;
 use support::h2load::Load;
 use support::haproxy::{self, Haproxy};
 use support::nginx::{self, Accessed, Nginx};
@@ -23,6 +24,7 @@ on_each_path!(
     bodies_on_a_hundred_streams_are_recorded_byte_for_byte,
     joined_midway_what_starts_afterwards_is_recorded,
     joined_in_a_long_download_what_follows_is_recorded,
+    frames_are_found_on_a_connection_that_was_doubted,
 );
 
 /// With `SIDETAP_LONG` set, 100,000 requests; else as many as tell the same in a few seconds.
@@ -275,8 +277,6 @@ fn joined_midway_what_starts_afterwards_is_recorded(path: CapturePath) {
     assert!(unknown > 0, "the clients' tables are older than the agent");
 }
 
-/// Calls that begin in the midst of a frame make a connection doubtful, and little of it is copied until frames begin with a
-/// call again.
 fn joined_in_a_long_download_what_follows_is_recorded(path: CapturePath) {
     const AFTERWARDS: usize = 200;
     let nginx = Nginx::http2(&[("long", &bytes(40 << 20))]);
@@ -309,6 +309,63 @@ fn joined_in_a_long_download_what_follows_is_recorded(path: CapturePath) {
         }
     }
     assert!(problems.is_empty(), "{} problems, the first: {}", problems.len(), problems[0]);
+}
+
+/// Calls that begin in the midst of a frame make a connection doubtful, and nothing of it is copied until a call begins with a
+/// frame again.
+fn frames_are_found_on_a_connection_that_was_doubted(path: CapturePath) {
+    const BODY: usize = 16_000;
+    let backend = Backend::start();
+    let front = free_port();
+    let haproxy = Haproxy::with(&format!(
+        "frontend front\n    bind 127.0.0.1:{front} proto h2\n    @log@\n    default_backend servers\n\
+         backend servers\n    server one 127.0.0.1:{}\n",
+        backend.port()
+    ));
+    let mut client = Client::tcp(front);
+    let length = format!("content-length: {BODY}");
+    let upload = request(1, "POST", "/echo", "upload", Some(&length));
+    let body_head = frame(0, 1, 1, &[b'x'; BODY])[..9].to_vec();
+    client.send(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[]), &upload, &body_head].concat());
+    client.send(&[b'x'; 1000]);
+    let mut sidetap = Sidetap::start(&tap(haproxy::EXE, "level: full"), path).of(haproxy.pid());
+    for _ in 0..(BODY - 1000) / 150 {
+        client.send(&[b'x'; 150]);
+        // HAProxy is to receive each by itself, and says nothing of that.
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    backend.served_as("upload");
+    for (stream, id) in [(3, "first"), (5, "second"), (7, "third")] {
+        client.send(&request(stream, "GET", "/bytes/100", id, None));
+        backend.served_as(id);
+    }
+    sidetap.wait_for_pair("third");
+    let captured = sidetap.stop();
+    for id in ["first", "second", "third"] {
+        assert_eq!((captured.ingress(id).status(), captured.ingress(id).path()), (200, "/bytes/100"), "{id}");
+        assert_eq!(captured.ingress(id).incomplete(), Vec::<&str>::new(), "{id}");
+    }
+    assert!(captured.counters["kernel.skipped"] > 10, "it was copied all the time: {:?}", captured.counters);
+}
+
+/// HEADERS of a request whose stream ends with them unless it has another `field`; no table is used.
+fn request(stream: u32, method: &str, path: &str, id: &str, field: Option<&str>) -> Vec<u8> {
+    let pseudo = format!(":method: {method}\n:scheme: http\n:path: {path}\n:authority: a\nx-request-id: {id}");
+    let mut block = Vec::new();
+    for line in pseudo.lines().chain(field) {
+        let (name, value) = line.split_once(": ").expect("a field");
+        block.push(0);
+        for text in [name, value] {
+            block.push(text.len() as u8);
+            block.extend(text.as_bytes());
+        }
+    }
+    frame(1, if field.is_some() { 4 } else { 5 }, stream, &block)
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// Names and values of both heads; an unknown one may stand for several.
