@@ -13,7 +13,7 @@ use support::h2load::Load;
 use support::haproxy::{self, Haproxy};
 use support::nginx::{self, Accessed, Nginx};
 use support::payload::bytes;
-use support::program::Program;
+use support::program::{Program, listens};
 use support::sidetap::{CapturePath, Sidetap, tap};
 use support::{PYTHON, Scratch, data, free_port, on_each_path, script, until};
 
@@ -25,6 +25,7 @@ on_each_path!(
     joined_midway_what_starts_afterwards_is_recorded,
     joined_in_a_long_download_what_follows_is_recorded,
     frames_are_found_on_a_connection_that_was_doubted,
+    an_upgrade_from_http1_is_followed,
 );
 
 /// With `SIDETAP_LONG` set, 100,000 requests; else as many as tell the same in a few seconds.
@@ -346,6 +347,46 @@ fn frames_are_found_on_a_connection_that_was_doubted(path: CapturePath) {
         assert_eq!(captured.ingress(id).incomplete(), Vec::<&str>::new(), "{id}");
     }
     assert!(captured.counters["kernel.skipped"] > 10, "it was copied all the time: {:?}", captured.counters);
+}
+
+/// HAProxy and nginx upgrade nothing; nghttp2's proxy does.
+fn an_upgrade_from_http1_is_followed(path: CapturePath) {
+    const NGHTTPX: &str = "/usr/sbin/nghttpx";
+    let (backend, front, folder) = (Backend::start(), free_port(), Scratch::new("upgrade"));
+    let mut command = Command::new(NGHTTPX);
+    command.args([format!("-f127.0.0.1,{front};no-tls"), format!("-b127.0.0.1,{}", backend.port())]);
+    command.args(["--single-process", "--workers=1", "--errorlog-file=/dev/null", "--conf=/dev/null"]);
+    let mut proxy = Program::start("nghttpx", &mut command, folder.path());
+    proxy.wait_ready("listening socket", support::LIMIT, |_| listens(front));
+    let mut sidetap = Sidetap::start(&tap(NGHTTPX, "level: full"), path).of(proxy.pid());
+    let url = |path: &str| format!("http://127.0.0.1:{front}{path}");
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--http2", "--output", "/dev/null", "--write-out", "%{http_version} %{http_code}\n"]);
+    curl.args(["-H", "X-Request-Id: up", &url("/bytes/3000")]);
+    // Options hold up to `--next`, and it goes on with the same connection.
+    curl.args([
+        "--next",
+        "--silent",
+        "--http2",
+        "--output",
+        "/dev/null",
+        "-H",
+        "X-Request-Id: next",
+        &url("/status/404"),
+    ]);
+    let output = curl.output().expect("curl is installed");
+    assert!(output.stdout.starts_with(b"2 200"), "{}", String::from_utf8_lossy(&output.stdout));
+    sidetap.wait_for_pair("up");
+    sidetap.wait_for_pair("next");
+    let captured = sidetap.stop();
+    for (id, stream, status) in [("up", 1, 200), ("next", 3, 404)] {
+        let request = &captured.ingress(id).0["request"];
+        assert_eq!((&request["protocol"], &request["stream_id"]), (&"http2".into(), &stream.into()), "{id}");
+        assert_eq!(captured.ingress(id).status(), status, "{id}");
+        assert_eq!(captured.ingress(id).incomplete(), Vec::<&str>::new(), "{id}");
+    }
+    assert_eq!(captured.ingress("up").body("response"), Some(bytes(3000)));
+    assert_eq!(captured.ingress("up").connection(), captured.ingress("next").connection());
 }
 
 /// HEADERS of a request whose stream ends with them unless it has another `field`; no table is used.
