@@ -178,6 +178,8 @@ pub enum Missing {
     /// The stream was given up (RST_STREAM), with that error code.
     ResetByClient(u32),
     ResetByServer(u32),
+    /// It goes on: this is what is known by now, without bodies. Another record follows.
+    StillOpen,
     /// The server has ended the connection without an answer to this stream (GOAWAY), with that error code.
     GoAway(u32),
 }

@@ -198,6 +198,13 @@ impl Http {
         }
     }
 
+    /// Tells of gRPC calls that began before that time and go on.
+    pub fn report_open(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, before: Nanos) {
+        if let Speaks::Two(http) = &mut self.speaks {
+            http.report_open(host, connection, before);
+        }
+    }
+
     /// Gives up the bodies kept so far; what they leave is marked. Answers how many bytes that frees.
     pub fn drop_bodies(&mut self) -> usize {
         match &mut self.speaks {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::exchange::Protocol;
-use crate::exchange::http2::frames::{END_STREAM, data, get, reset, settings, status};
+use crate::exchange::http2::frames::{END_STREAM, data, get, headers, reset, settings, status};
 use crate::proto::http2::PREFACE;
 
 fn preface() -> Vec<u8> {
@@ -84,4 +84,28 @@ fn of_a_long_frame_that_nobody_wants_the_rest_is_skipped() {
     bench.sent(end, b"", 14);
     assert_eq!(bench.exchanges[0].missing, [Missing::ResponseBodyTruncated(65_536)]);
     assert_eq!(bench.exchanges[0].response.as_ref().unwrap().body.wire_bytes, 1 << 20);
+}
+
+#[test]
+fn a_long_call_is_told_of_while_it_is_open() {
+    const SECOND: u64 = 1_000_000_000;
+    let mut bench = Bench::new();
+    bench.open(10);
+    let call = ":method: POST\n:scheme: http\n:path: /shop.Cart/Watch\n:authority: a\ncontent-type: application/grpc";
+    bench.received(0, &[preface(), headers(1, 0, call), get(3, "/slow"), data(1, 0, "\0\0\0\0\x01a")].concat(), 11);
+    for time in [5, 12, 13, 23] {
+        bench.work(|table, env| table.tick(0, 1, time * SECOND, env));
+    }
+    assert_eq!(bench.exchanges.len(), 2, "every ten seconds, calls only");
+    for exchange in &bench.exchanges {
+        assert_eq!(exchange.missing, [Missing::StillOpen]);
+        let body = &exchange.request.as_ref().unwrap().body;
+        assert_eq!((body.kept.len(), body.grpc.as_ref().unwrap().count()), (0, Some(1)));
+    }
+    assert_eq!(bench.stats.seen.get(), 0);
+    let end = headers(1, END_STREAM, ":status: 200\ncontent-type: application/grpc\ngrpc-status: 0");
+    bench.sent(0, &[settings(), end, reset(1, 0)].concat(), 25 * SECOND);
+    bench.settle(26 * SECOND);
+    let last = bench.exchanges.last().unwrap();
+    assert_eq!((last.id, last.request.as_ref().unwrap().body.kept.len()), (bench.exchanges[0].id, 6));
 }
