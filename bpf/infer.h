@@ -26,7 +26,8 @@ static __always_inline bool looks_like_frame(const __u8 *head)
 	__u32 length = head[1] << 8 | head[2];
 	bool on_stream = head[5] | head[6] | head[7] | head[8];
 
-	/* Longer than 64 KiB: none that a peer sends without being asked for. The first bit of the stream is reserved. */
+	/* Longer than 64 KiB: none that a peer sends without being asked for. The first bit of the stream is reserved.
+	 */
 	if (head[0] || head[5] & 0x80)
 		return false;
 	switch (head[3]) {

@@ -79,7 +79,7 @@ apt_now() {
         die "apt-get could not install $* (its output: $log)"
     fi
     rm -f "$log"
-    for package in haproxy nginx-light:nginx docker.io:docker; do
+    for package in haproxy nginx-light:nginx nghttp2-proxy:nghttpx docker.io:docker; do
         if [[ " $* " == *" ${package%:*}"[\ /]* ]] && command -v systemctl >/dev/null; then
             systemctl disable --quiet "${package#*:}" 2>/dev/null || true
         fi

@@ -12,7 +12,7 @@ use crate::proto::{Head, Trailers};
 pub mod grpc;
 pub mod http;
 mod http1;
-mod http2;
+pub(crate) mod http2;
 pub mod pairing;
 mod who;
 
@@ -178,6 +178,8 @@ pub enum Missing {
     /// The stream was given up (RST_STREAM), with that error code.
     ResetByClient(u32),
     ResetByServer(u32),
+    /// It goes on: this is what is known by now, without bodies. Another record follows.
+    StillOpen,
     /// The server has ended the connection without an answer to this stream (GOAWAY), with that error code.
     GoAway(u32),
 }

@@ -79,7 +79,7 @@ fn wrong(transaction: &Transaction, call: &Value) -> Option<&'static str> {
         if status.is_some_and(|status| *status != call["status"] && *status != 1) {
             return Some("a status that nobody sent");
         }
-        let is_marked = transaction.incomplete().iter().any(|mark| *mark == "reset_by_client:CANCEL");
+        let is_marked = transaction.incomplete().contains(&"reset_by_client:CANCEL");
         return (!is_marked && status.is_none()).then_some("no word of how it ended");
     }
     if !transaction.incomplete().is_empty() {

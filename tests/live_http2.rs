@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use support::backend::Backend;
 use support::captured::Transaction;
+use support::client::Client;
 use support::h2load::Load;
 use support::haproxy::{self, Haproxy};
 use support::nginx::{self, Accessed, Nginx};
 use support::payload::bytes;
-use support::program::Program;
+use support::program::{Program, listens};
 use support::sidetap::{CapturePath, Sidetap, tap};
 use support::{PYTHON, Scratch, data, free_port, on_each_path, script, until};
 
@@ -22,6 +23,9 @@ on_each_path!(
     one_side_in_http1_changes_nothing,
     bodies_on_a_hundred_streams_are_recorded_byte_for_byte,
     joined_midway_what_starts_afterwards_is_recorded,
+    joined_in_a_long_download_what_follows_is_recorded,
+    frames_are_found_on_a_connection_that_was_doubted,
+    an_upgrade_from_http1_is_followed,
 );
 
 /// With `SIDETAP_LONG` set, 100,000 requests; else as many as tell the same in a few seconds.
@@ -70,8 +74,7 @@ fn recorded(sidetap: Sidetap, pid: u32) -> HashMap<String, Sides> {
         let side = if transaction.is_ingress() { &mut sides.ingress } else { &mut sides.egress };
         side.push(transaction);
     });
-    let lost: Vec<_> = counters.iter().filter(|(name, count)| name.starts_with("lost") && **count > 0).collect();
-    assert!(counters.contains_key("lost") && lost.is_empty(), "counters at the end: {counters:?}");
+    assert_eq!(counters.get("lost"), Some(&0), "counters at the end: {counters:?}");
     recorded
 }
 
@@ -273,6 +276,137 @@ fn joined_midway_what_starts_afterwards_is_recorded(path: CapturePath) {
     );
     assert!(problems.is_empty(), "{} problems, the first: {}", problems.len(), problems[0]);
     assert!(unknown > 0, "the clients' tables are older than the agent");
+}
+
+fn joined_in_a_long_download_what_follows_is_recorded(path: CapturePath) {
+    const AFTERWARDS: usize = 200;
+    let nginx = Nginx::http2(&[("long", &bytes(40 << 20))]);
+    let front = free_port();
+    let haproxy = Haproxy::with(&proxies(front, nginx.port(), [true, true]));
+    let folder = Scratch::new("download");
+    let texts: String = (0..AFTERWARDS).map(|number| format!("http://127.0.0.1:{front}/text/{number}\n")).collect();
+    // At 8 MiB a second it takes longer than the agent does to start.
+    let urls = folder.file("urls", &format!("http://127.0.0.1:{front}/slow-file/long\n{texts}"));
+    let mut command = Command::new("h2load");
+    command.args(["-t", "1", "-c", "1", "-m", "1", "-n", &(AFTERWARDS + 1).to_string(), "-i"]).arg(urls);
+    let mut client = Program::start("h2load", &mut command, folder.path());
+    let sidetap = Sidetap::start(&tap(haproxy::EXE, "level: full"), path);
+    assert_eq!(nginx.log().len(), 0, "the download has ended before the agent was there");
+    client.wait_exit(Duration::from_secs(60));
+    let served: Vec<Accessed> =
+        nginx.wait_log(AFTERWARDS + 1).into_iter().filter(|line| line.path.starts_with("/text/")).collect();
+    assert_eq!(served.len(), AFTERWARDS);
+    let mut recorded = recorded(sidetap, haproxy.pid());
+    // Of the download, at most what came of it.
+    recorded.retain(|id, _| served.iter().any(|line| line.id == *id));
+    let mut problems = Vec::new();
+    for line in &served {
+        let sides = recorded.remove(&line.id).unwrap_or_default();
+        for transactions in [&sides.ingress, &sides.egress] {
+            match &transactions[..] {
+                [one] if one.path() == line.path && one.status() == 200 => {}
+                other => problems.push(format!("{line:?}: {other:#?}")),
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{} problems, the first: {}", problems.len(), problems[0]);
+}
+
+/// Calls that begin in the midst of a frame make a connection doubtful, and nothing of it is copied until a call begins with a
+/// frame again.
+fn frames_are_found_on_a_connection_that_was_doubted(path: CapturePath) {
+    const BODY: usize = 16_000;
+    let backend = Backend::start();
+    let front = free_port();
+    let haproxy = Haproxy::with(&format!(
+        "frontend front\n    bind 127.0.0.1:{front} proto h2\n    @log@\n    default_backend servers\n\
+         backend servers\n    server one 127.0.0.1:{}\n",
+        backend.port()
+    ));
+    let mut client = Client::tcp(front);
+    let length = format!("content-length: {BODY}");
+    let upload = request(1, "POST", "/echo", "upload", Some(&length));
+    let body_head = frame(0, 1, 1, &[b'x'; BODY])[..9].to_vec();
+    client.send(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[]), &upload, &body_head].concat());
+    client.send(&[b'x'; 1000]);
+    let mut sidetap = Sidetap::start(&tap(haproxy::EXE, "level: full"), path).of(haproxy.pid());
+    for _ in 0..(BODY - 1000) / 150 {
+        client.send(&[b'x'; 150]);
+        // HAProxy is to receive each by itself, and says nothing of that.
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    backend.served_as("upload");
+    for (stream, id) in [(3, "first"), (5, "second"), (7, "third")] {
+        client.send(&request(stream, "GET", "/bytes/100", id, None));
+        backend.served_as(id);
+    }
+    sidetap.wait_for_pair("third");
+    let captured = sidetap.stop();
+    for id in ["first", "second", "third"] {
+        assert_eq!((captured.ingress(id).status(), captured.ingress(id).path()), (200, "/bytes/100"), "{id}");
+        assert_eq!(captured.ingress(id).incomplete(), Vec::<&str>::new(), "{id}");
+    }
+    assert!(captured.counters["kernel.skipped"] > 10, "it was copied all the time: {:?}", captured.counters);
+}
+
+/// HAProxy and nginx upgrade nothing; nghttp2's proxy does.
+fn an_upgrade_from_http1_is_followed(path: CapturePath) {
+    const NGHTTPX: &str = "/usr/sbin/nghttpx";
+    let (backend, front, folder) = (Backend::start(), free_port(), Scratch::new("upgrade"));
+    let mut command = Command::new(NGHTTPX);
+    command.args([format!("-f127.0.0.1,{front};no-tls"), format!("-b127.0.0.1,{}", backend.port())]);
+    command.args(["--single-process", "--workers=1", "--errorlog-file=/dev/null", "--conf=/dev/null"]);
+    let mut proxy = Program::start("nghttpx", &mut command, folder.path());
+    proxy.wait_ready("listening socket", support::LIMIT, |_| listens(front));
+    let mut sidetap = Sidetap::start(&tap(NGHTTPX, "level: full"), path).of(proxy.pid());
+    let url = |path: &str| format!("http://127.0.0.1:{front}{path}");
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--http2", "--output", "/dev/null", "--write-out", "%{http_version} %{http_code}\n"]);
+    curl.args(["-H", "X-Request-Id: up", &url("/bytes/3000")]);
+    // Options hold up to `--next`, and it goes on with the same connection.
+    curl.args([
+        "--next",
+        "--silent",
+        "--http2",
+        "--output",
+        "/dev/null",
+        "-H",
+        "X-Request-Id: next",
+        &url("/status/404"),
+    ]);
+    let output = curl.output().expect("curl is installed");
+    assert!(output.stdout.starts_with(b"2 200"), "{}", String::from_utf8_lossy(&output.stdout));
+    sidetap.wait_for_pair("up");
+    sidetap.wait_for_pair("next");
+    let captured = sidetap.stop();
+    for (id, stream, status) in [("up", 1, 200), ("next", 3, 404)] {
+        let request = &captured.ingress(id).0["request"];
+        assert_eq!((&request["protocol"], &request["stream_id"]), (&"http2".into(), &stream.into()), "{id}");
+        assert_eq!(captured.ingress(id).status(), status, "{id}");
+        assert_eq!(captured.ingress(id).incomplete(), Vec::<&str>::new(), "{id}");
+    }
+    assert_eq!(captured.ingress("up").body("response"), Some(bytes(3000)));
+    assert_eq!(captured.ingress("up").connection(), captured.ingress("next").connection());
+}
+
+/// HEADERS of a request whose stream ends with them unless it has another `field`; no table is used.
+fn request(stream: u32, method: &str, path: &str, id: &str, field: Option<&str>) -> Vec<u8> {
+    let pseudo = format!(":method: {method}\n:scheme: http\n:path: {path}\n:authority: a\nx-request-id: {id}");
+    let mut block = Vec::new();
+    for line in pseudo.lines().chain(field) {
+        let (name, value) = line.split_once(": ").expect("a field");
+        block.push(0);
+        for text in [name, value] {
+            block.push(text.len() as u8);
+            block.extend(text.as_bytes());
+        }
+    }
+    frame(1, if field.is_some() { 4 } else { 5 }, stream, &block)
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// Names and values of both heads; an unknown one may stand for several.

@@ -25,6 +25,9 @@ const SKIP_MOST: u64 = 1 << 30;
 /// How long a connection waits for its process to be found out, in ns.
 const IDENTIFIED_WITHIN: u64 = 200_000_000;
 
+/// After so long a call is told of while it is open, in ns.
+const LONG: u64 = 10_000_000_000;
+
 /// Memory of a connection's event on its way out.
 pub(super) const EVENT_WEIGHT: usize = size_of::<Record>() + size_of::<ConnectionEvent>();
 
@@ -100,7 +103,7 @@ pub(super) struct Conn {
     /// Its process is not known yet.
     awaiting: Option<Box<Awaiting>>,
     streams: [Stream; 2],
-    http: Option<Box<Http>>,
+    http: Option<Http>,
     /// It leads to a DNS server.
     dns: Option<Box<Answers>>,
     /// Left out by process or direction, or speaking something else: only its end is awaited.
@@ -196,7 +199,7 @@ impl Conn {
         self.socket = info.socket;
         match Answers::of(info, is_server).filter(|_| !self.ignored) {
             Some(answers) => self.dns = Some(Box::new(answers)),
-            None => self.http = (!self.ignored).then(|| Box::new(Http::new(info.base.is_some()))),
+            None => self.http = (!self.ignored).then(|| Http::new(info.base.is_some())),
         }
         self.known = Some(Known {
             connection: Arc::new(connection),
@@ -369,6 +372,14 @@ impl Conn {
             error: error.map(errno_name),
         })));
         env.added(EVENT_WEIGHT);
+    }
+
+    /// Tells of calls that have been open for so long.
+    pub(super) fn report_open(&mut self, now: u64, env: &mut Env) {
+        if let (Some(known), Some(http)) = (&self.known, &mut self.http) {
+            let mut host = ConnHost { env, known, transactions: &mut self.transactions };
+            http.report_open(&mut host, &known.connection, now.saturating_sub(LONG));
+        }
     }
 
     /// When the last event went out.
@@ -546,15 +557,29 @@ impl Host for ConnHost<'_, '_> {
         self.env.memory.excess() > 0
     }
 
-    fn finished(&mut self, mut exchange: Box<Exchange>) {
-        exchange.id = (self.env.next_id)();
+    fn finished(&mut self, exchange: Box<Exchange>) {
+        *self.transactions += 1;
+        self.env.stats.seen.add(1);
+        self.hand_on(exchange);
+    }
+
+    fn still_open(&mut self, exchange: Box<Exchange>) -> u64 {
+        self.hand_on(exchange)
+    }
+}
+
+impl ConnHost<'_, '_> {
+    /// Lets the plugins have it; answers its id.
+    fn hand_on(&mut self, mut exchange: Box<Exchange>) -> u64 {
+        if exchange.id == 0 {
+            exchange.id = (self.env.next_id)();
+        }
+        let id = exchange.id;
         // Only here: events that are compared with each other must not be moved by a step of the wall clock.
         for message in [&mut exchange.request, &mut exchange.response].into_iter().flatten() {
             message.first_byte = self.env.wall(message.first_byte);
             message.last_byte = self.env.wall(message.last_byte);
         }
-        *self.transactions += 1;
-        self.env.stats.seen.add(1);
         let (kept, weight, before) = (exchange.kept(), exchange.weight(), self.env.records.len());
         if let Some(stack) = self.stack(exchange.request.as_ref().map(|request| &request.head)) {
             plugin::finish(stack, &self.env.settings.tags, exchange, &mut self.env.records);
@@ -565,6 +590,7 @@ impl Host for ConnHost<'_, '_> {
         } else {
             self.env.memory.release(kept);
         }
+        id
     }
 }
 

@@ -164,6 +164,7 @@ impl Table {
                     }
                 }
                 if conn.is_known() && conn.reported().saturating_add(REPORT_EVERY) <= wall {
+                    conn.report_open(now, env);
                     conn.report(wall, false, None, env);
                 }
             }

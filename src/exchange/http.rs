@@ -23,8 +23,8 @@ pub struct Http {
 
 #[derive(Debug)]
 enum Speaks {
-    One(Http1),
-    Two(Http2),
+    One(Box<Http1>),
+    Two(Box<Http2>),
 }
 
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Http {
     /// `from_start`: the connection's first byte will be seen.
     pub fn new(from_start: bool) -> Http {
         let early = Early { from_start, shown: Default::default() };
-        Http { speaks: Speaks::One(Http1::new(from_start)), early: Some(Box::new(early)) }
+        Http { speaks: Speaks::One(Box::new(Http1::new(from_start))), early: Some(Box::new(early)) }
     }
 
     pub fn protocol(&self) -> Option<Protocol> {
@@ -198,6 +198,13 @@ impl Http {
         }
     }
 
+    /// Tells of gRPC calls that began before that time and go on.
+    pub fn report_open(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, before: Nanos) {
+        if let Speaks::Two(http) = &mut self.speaks {
+            http.report_open(host, connection, before);
+        }
+    }
+
     /// Gives up the bodies kept so far; what they leave is marked. Answers how many bytes that frees.
     pub fn drop_bodies(&mut self) -> usize {
         match &mut self.speaks {
@@ -226,7 +233,7 @@ impl Http {
                     http.bytes(host, connection, side, (&data, time, false));
                 }
                 self.early = None;
-                self.speaks = Speaks::Two(http);
+                self.speaks = Speaks::Two(Box::new(http));
             }
             State::Http | State::NotHttp | State::Tunnel => self.early = None,
         }
@@ -244,7 +251,7 @@ impl Http {
                 http.bytes(host, connection, side, (&data, time, call_start));
             }
         }
-        self.speaks = Speaks::Two(http);
+        self.speaks = Speaks::Two(Box::new(http));
     }
 }
 

@@ -39,6 +39,8 @@ struct Stream {
     pushed: bool,
     /// Nothing of it follows: it goes out once all that came before is taken in.
     over: Option<Nanos>,
+    /// The id under which it was reported while open, or 0.
+    reported: u64,
     /// The block taken for the response's head had no status, so that another one may be it.
     is_unsure: bool,
 }
@@ -229,6 +231,25 @@ impl Http2 {
             if self.streams.get(&id).is_some_and(|stream| stream.over.is_some()) {
                 self.finish(host, connection, id);
             }
+        }
+    }
+
+    /// Tells of gRPC calls that began before that time and go on.
+    pub fn report_open(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, before: Nanos) {
+        for (&id, stream) in &mut self.streams {
+            if stream.over.is_some() || stream.open.began > before || !stream.open.is_grpc() {
+                continue;
+            }
+            let (request, response, missing) = stream.open.report();
+            stream.reported = host.still_open(Box::new(Exchange {
+                id: stream.reported,
+                connection: connection.clone(),
+                protocol: Protocol::Http2,
+                stream: Some(StreamInfo { id, pushed: stream.pushed }),
+                request,
+                response,
+                missing,
+            }));
         }
     }
 
@@ -535,7 +556,7 @@ impl Http2 {
         self.goaway = Some(code);
         let latest = self.response.latest;
         let refused: Vec<u32> = self.streams.range(last_stream.saturating_add(1)..).map(|(&id, _)| id).collect();
-        for id in refused.into_iter().filter(|id| id % 2 == 1) {
+        for id in refused.into_iter().filter(|&id| !is_pushed(id)) {
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.open.miss(Missing::GoAway(code));
             }
@@ -554,7 +575,7 @@ impl Http2 {
 
     /// Whether the response of a stream without a request may be the first that is heard of it.
     fn may_be_open(&self, id: u32) -> bool {
-        id > self.newest || self.unseen.contains(&id) || id % 2 == 0
+        id > self.newest || self.unseen.contains(&id) || is_pushed(id)
     }
 
     /// Bytes are missing where a frame may have begun: of what is open on this side any part may be missing.
@@ -596,7 +617,7 @@ impl Http2 {
     }
 
     fn hand_out(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, id: u32, stream: Stream) {
-        let Stream { mut open, pushed, .. } = stream;
+        let Stream { mut open, pushed, reported, .. } = stream;
         self.heads = self.heads.saturating_sub(open.heads());
         // Nothing but its end was seen.
         if open.request.is_none() && open.response.is_none() {
@@ -609,7 +630,7 @@ impl Http2 {
         open.mark_truncated();
         open.take_trailers();
         host.finished(Box::new(Exchange {
-            id: 0,
+            id: reported,
             connection: connection.clone(),
             protocol: Protocol::Http2,
             stream: Some(StreamInfo { id, pushed }),
@@ -637,6 +658,11 @@ struct Block {
     began: Nanos,
 }
 
+/// Streams of the server have even ids (RFC 9113 section 5.1.1).
+fn is_pushed(id: u32) -> bool {
+    id.is_multiple_of(2)
+}
+
 fn side_of(side: Side) -> http2::Side {
     match side {
         Side::Request => http2::Side::Client,
@@ -644,5 +670,7 @@ fn side_of(side: Side) -> http2::Side {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod frames;
 #[cfg(test)]
 mod tests;

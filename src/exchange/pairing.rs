@@ -23,6 +23,8 @@ pub trait Host {
     fn is_full(&self) -> bool;
     /// Takes an exchange that is as complete as it will get.
     fn finished(&mut self, exchange: Box<Exchange>);
+    /// Takes what is known by now of an exchange that goes on for long; answers its id, for what is told of it later.
+    fn still_open(&mut self, exchange: Box<Exchange>) -> u64;
 }
 
 /// What is known of the connection as a whole.
@@ -206,6 +208,24 @@ impl Open {
             Some(grpc) => certain.min(grpc.certain()),
             None => certain,
         }
+    }
+
+    /// As it stands, for a report. Its bodies stay here.
+    pub(super) fn report(&self) -> (Option<Message>, Option<Message>, Vec<Missing>) {
+        let without_body = |message: &Message| Message {
+            head: message.head.clone(),
+            body: Body { kept: Vec::new(), wire_bytes: message.body.wire_bytes, grpc: message.body.grpc.clone() },
+            trailers: None,
+            ..*message
+        };
+        let mut missing = self.missing.clone();
+        missing.push(Missing::StillOpen);
+        (self.request.as_ref().map(without_body), self.response.as_ref().map(without_body), missing)
+    }
+
+    /// Whether it is a gRPC call.
+    pub(super) fn is_grpc(&self) -> bool {
+        [&self.request, &self.response].into_iter().flatten().any(|message| message.body.grpc.is_some())
     }
 
     /// Marks what was open when the connection ended or was given up.

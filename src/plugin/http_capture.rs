@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::{HttpCapture, Tags};
 use crate::exchange::{
-    Address, Connection, Container, ContainerFacts, Direction, Exchange, Level, Pod, Protocol, Record, grpc,
+    Address, Connection, Container, ContainerFacts, Direction, Exchange, Level, Missing, Pod, Protocol, Record, grpc,
 };
 use crate::proto::{Head, Version};
 use crate::rules::{Fact, Facts, Field, Peer, decide};
@@ -38,7 +38,9 @@ pub fn record(capture: &HttpCapture, tags: &Tags, exchange: Box<Exchange>) -> Op
         ..SoFar::new(&exchange.connection, tags)
     };
     let level = decide(&capture.rules, capture.level, &finished).max;
-    if level == Level::None {
+    // Of what is still open only those want to hear who want to hear all.
+    let least = if exchange.missing.contains(&Missing::StillOpen) { Level::Full } else { Level::Summary };
+    if level < least {
         return None;
     }
     let tags = finished.tags().clone();

@@ -73,7 +73,8 @@ fn concerns_body(missing: Missing) -> bool {
         | Missing::ResponseLost
         | Missing::ResetByClient(_)
         | Missing::ResetByServer(_)
-        | Missing::GoAway(_) => false,
+        | Missing::GoAway(_)
+        | Missing::StillOpen => false,
     }
 }
 
@@ -102,6 +103,7 @@ fn each_missing(missing: Missing, name: &mut impl FnMut(Arguments<'_>)) {
         Missing::ResetByClient(code) => each_error("reset_by_client", code, name),
         Missing::ResetByServer(code) => each_error("reset_by_server", code, name),
         Missing::GoAway(code) => each_error("goaway", code, name),
+        Missing::StillOpen => name(format_args!("still_open")),
     }
 }
 

@@ -145,7 +145,16 @@ fn append_status(out: &mut Vec<u8>, response: &Message) {
 
 fn why_no_response(exchange: &Exchange) -> &'static str {
     let is = |missing: Missing| exchange.missing.contains(&missing);
-    if is(Missing::AgentStopped) {
+    let any = |matches: fn(&Missing) -> bool| exchange.missing.iter().any(matches);
+    if is(Missing::StillOpen) {
+        "none yet"
+    } else if any(|missing| matches!(missing, Missing::ResetByClient(_))) {
+        "none (the client gave the request up)"
+    } else if any(|missing| matches!(missing, Missing::ResetByServer(_))) {
+        "none (the server gave the request up)"
+    } else if any(|missing| matches!(missing, Missing::GoAway(_))) {
+        "none (the server ended the connection)"
+    } else if is(Missing::AgentStopped) {
         "none (sidetap stopped before the response)"
     } else if is(Missing::RequestAborted) {
         "none (the request was aborted)"
@@ -330,6 +339,22 @@ mod tests {
     use super::super::sample::{egress, ingress, trailers};
     use super::*;
     use crate::exchange::Container;
+
+    #[test]
+    fn a_stream_that_was_given_up_says_by_whom() {
+        for (missing, status) in [
+            (Missing::ResetByClient(8), "none (the client gave the request up)\nIncomplete: reset_by_client:CANCEL\n"),
+            (
+                Missing::ResetByServer(7),
+                "none (the server gave the request up)\nIncomplete: reset_by_server:REFUSED_STREAM\n",
+            ),
+            (Missing::GoAway(0), "none (the server ended the connection)\nIncomplete: goaway:NO_ERROR\n"),
+            (Missing::StillOpen, "none yet\nIncomplete: still_open\n"),
+        ] {
+            let text = ingress().request("GET / HTTP/2\n", "").missing(missing).text(Level::Summary);
+            assert!(text.contains(&format!("\nStatus: {status}")), "{text}");
+        }
+    }
 
     #[test]
     fn blocks_are_those_of_the_guide() {

@@ -41,6 +41,11 @@ impl Host for Outside {
         self.held -= exchange.kept();
         self.exchanges.push(*exchange);
     }
+
+    fn still_open(&mut self, exchange: Box<Exchange>) -> u64 {
+        self.exchanges.push(*exchange);
+        7
+    }
 }
 
 /// A connection on which each call is one time unit later than the one before.
@@ -518,6 +523,27 @@ fn as_many_requests_as_are_kept_are_answered_in_turn() {
     }
     assert_eq!(wire.outside.exchanges.len(), 1 + 2 * (MAX_OPEN - 1));
     assert!(wire.outside.exchanges.iter().all(|exchange| exchange.response.is_some()));
+}
+
+#[test]
+fn grpc_web_ends_in_its_body() {
+    let trailers = b"grpc-status: 7\r\ngrpc-message: no\r\n";
+    let message = b"\0\0\0\0\x02hi";
+    let body = [&message[..], b"\x80\0\0\0", &[trailers.len() as u8], trailers].concat();
+    let mut wire = Wire::new();
+    wire.outside.wanted = 0;
+    wire.request("POST /shop.Cart/Add HTTP/1.1\nContent-Type: application/grpc-web+proto\nContent-Length: 7\n\n");
+    assert_eq!(wire.http.unwanted(Side::Request), 0, "each message is counted");
+    let head = format!("HTTP/1.1 200 OK\nContent-Type: application/grpc-web\nContent-Length: {}\n\n", body.len());
+    for (side, bytes) in [(Side::Request, &message[..]), (Side::Response, head.replace('\n', "\r\n").as_bytes())] {
+        wire.http.bytes(&mut wire.outside, &wire.connection, side, (bytes, 2, true), true);
+    }
+    for byte in body {
+        wire.http.bytes(&mut wire.outside, &wire.connection, Side::Response, (&[byte], 3, true), true);
+    }
+    let call = crate::exchange::grpc::Call::of(&wire.outside.exchanges[0]).unwrap();
+    assert_eq!((call.service, call.status, &call.message[..]), (Some(&b"shop.Cart"[..]), Some(7), &b"no"[..]));
+    assert_eq!((call.request_messages, call.response_messages), (Some(1), Some(1)));
 }
 
 /// What may happen on a connection, in any order.

@@ -5,68 +5,12 @@ use std::net::SocketAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::frames::*;
 use super::*;
 use crate::conn::Why;
 use crate::exchange::http::Http;
 use crate::exchange::{Address, Direction, Process};
 use crate::proto::http2::PREFACE;
-
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut out = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    out.extend([kind, flags]);
-    out.extend(stream.to_be_bytes());
-    out.extend(payload);
-    out
-}
-
-/// A header block without any use of tables: `name: value` lines.
-fn block(fields: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    for line in fields.lines() {
-        let (name, value) = line.split_once(": ").unwrap();
-        out.push(0);
-        for text in [name, value] {
-            out.push(u8::try_from(text.len()).unwrap());
-            out.extend(text.as_bytes());
-        }
-    }
-    out
-}
-
-fn headers(stream: u32, flags: u8, fields: &str) -> Vec<u8> {
-    frame(1, END_HEADERS | flags, stream, &block(fields))
-}
-
-fn get(stream: u32, path: &str) -> Vec<u8> {
-    headers(stream, END_STREAM, &format!(":method: GET\n:scheme: http\n:path: {path}\n:authority: a"))
-}
-
-fn post(stream: u32, path: &str) -> Vec<u8> {
-    headers(stream, 0, &format!(":method: POST\n:scheme: http\n:path: {path}\n:authority: a"))
-}
-
-fn status(stream: u32, flags: u8, status: u16) -> Vec<u8> {
-    headers(stream, flags, &format!(":status: {status}"))
-}
-
-fn data(stream: u32, flags: u8, text: &str) -> Vec<u8> {
-    frame(0, flags, stream, text.as_bytes())
-}
-
-fn reset(stream: u32, code: u32) -> Vec<u8> {
-    frame(3, 0, stream, &code.to_be_bytes())
-}
-
-fn goaway(last_stream: u32, code: u32) -> Vec<u8> {
-    frame(7, 0, 0, &[last_stream.to_be_bytes(), code.to_be_bytes()].concat())
-}
-
-fn settings() -> Vec<u8> {
-    frame(4, 0, 0, &[])
-}
 
 /// The outside: takes exchanges, lends memory.
 struct Outside {
@@ -97,6 +41,11 @@ impl Host for Outside {
     fn finished(&mut self, exchange: Box<Exchange>) {
         self.held -= exchange.kept();
         self.exchanges.push(*exchange);
+    }
+
+    fn still_open(&mut self, exchange: Box<Exchange>) -> u64 {
+        self.exchanges.push(*exchange);
+        7
     }
 }
 

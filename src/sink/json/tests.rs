@@ -347,6 +347,7 @@ fn every_lack_has_its_name() {
         Missing::ResetByClient(8),
         Missing::ResetByServer(0x1f),
         Missing::GoAway(0),
+        Missing::StillOpen,
     ];
     let names = |level| {
         let exchange = all.into_iter().fold(ingress(), Exchange::missing);
@@ -377,6 +378,7 @@ fn every_lack_has_its_name() {
     reset_by_client:CANCEL
     reset_by_server:0x1f
     goaway:NO_ERROR
+    still_open
     "#);
     assert_snapshot!(names(Level::Headers), @r#"
     request_missing
@@ -394,6 +396,7 @@ fn every_lack_has_its_name() {
     reset_by_client:CANCEL
     reset_by_server:0x1f
     goaway:NO_ERROR
+    still_open
     "#);
 }
 
