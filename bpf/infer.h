@@ -8,15 +8,6 @@
 
 #include "maps.h"
 
-/* Where a call's bytes lie in the process's memory; empty where they are out of reach. */
-struct source {
-	__u64 base; /* of the buffer being copied */
-	__u64 span; /* bytes left of it */
-	const struct iovec *iov;
-	__u32 next; /* next entry of iov */
-	__u32 entries;
-};
-
 /* "HTTP/1." or an upper-case word and a space; a word that fills the window counts. */
 static __always_inline bool looks_like_message(const struct source *from)
 {
