@@ -52,24 +52,20 @@ static __always_inline void fill_head(struct event_head *head, __u32 kind, __u32
 	head->pid = pid;
 }
 
-/* A call on its way into events. */
+/* A call on its way into events; how far it is, is in the scratch. */
 struct walk {
 	struct scratch *scratch;
 	struct connection *connection;
-	struct source from;
-	__u32 position; /* of the first byte not yet in an event */
-	__u32 left;     /* bytes of the call not yet in an event */
-	__u32 unwanted; /* bytes to step over before copying */
-	__u32 fill;     /* payload bytes in the event under construction */
 };
 
 /* Hands out the event under construction: `moved` bytes of the stream, the first `fill` of them attached. */
-static __always_inline void flush(struct walk *w, __u32 moved, __u8 flags)
+static __always_inline void flush(const struct walk *w, __u32 moved, __u8 flags)
 {
 	struct data_event *event = &w->scratch->data;
-	__u64 attached = w->fill;
+	struct progress *p = &w->scratch->progress;
+	__u64 attached = p->fill;
 
-	event->position = w->position;
+	event->position = p->position;
 	event->moved = moved;
 	event->flags = (event->flags & DATA_CALL_START) | flags;
 	/* Clamp, barrier, mask: proves the length to the verifier without the compiler undoing it. */
@@ -80,60 +76,65 @@ static __always_inline void flush(struct walk *w, __u32 moved, __u8 flags)
 	event->attached = attached;
 	if (!output(event, sizeof(*event) + attached, COUNT_LOST_DATA)) {
 		/* Where nothing follows, this is how user space learns of it. */
-		w->connection->lost[event->direction & 1] = w->position + moved;
+		w->connection->lost[event->direction & 1] = p->position + moved;
 		w->connection->flags |= CONNECTION_LOST;
 	}
 	event->flags = 0;
-	w->position += moved;
-	w->left -= moved;
-	w->fill = 0;
+	p->position += moved;
+	p->left -= moved;
+	p->fill = 0;
 }
 
 /* Copies from one buffer what fits; hands the event out when it is full or all is copied. Non-zero: done. */
-static long walk_step(__u32 index, void *context)
+static __always_inline long walk_on(const struct walk *w)
 {
-	struct walk *w = context;
+	struct progress *p = &w->scratch->progress;
 	__u64 offset, length;
 
-	if (w->left == w->fill)
+	if (p->left == p->fill)
 		return 1;
-	if (!w->from.span) {
+	if (!p->from.span) {
 		struct iovec iov;
 
-		if (w->from.next >= w->from.entries ||
-		    bpf_probe_read_user(&iov, sizeof(iov), &w->from.iov[w->from.next]))
+		if (p->from.next >= p->from.entries ||
+		    bpf_probe_read_user(&iov, sizeof(iov), &p->from.iov[p->from.next]))
 			return 1;
-		w->from.next++;
-		w->from.base = (__u64)iov.iov_base;
-		w->from.span = iov.iov_len;
+		p->from.next++;
+		p->from.base = (__u64)iov.iov_base;
+		p->from.span = iov.iov_len;
 	}
-	if (w->unwanted) {
-		length = w->unwanted < w->from.span ? w->unwanted : w->from.span;
-		w->unwanted -= length;
-		w->from.base += length;
-		w->from.span -= length;
+	if (p->unwanted) {
+		length = p->unwanted < p->from.span ? p->unwanted : p->from.span;
+		p->unwanted -= length;
+		p->from.base += length;
+		p->from.span -= length;
 		return 0;
 	}
 
-	length = w->left - w->fill;
-	if (length > w->from.span)
-		length = w->from.span;
-	if (length > PAYLOAD_MAX - w->fill)
-		length = PAYLOAD_MAX - w->fill;
+	length = p->left - p->fill;
+	if (length > p->from.span)
+		length = p->from.span;
+	if (length > PAYLOAD_MAX - p->fill)
+		length = PAYLOAD_MAX - p->fill;
 	/* Proves both bounds of the copy: neither reaches beyond half of `payload`. */
 	barrier_var(length);
 	length &= PAYLOAD_MAX;
-	offset = w->fill & PAYLOAD_MAX;
-	if (bpf_probe_read_user(&w->scratch->payload[offset], length, (void *)w->from.base)) {
+	offset = p->fill & PAYLOAD_MAX;
+	if (bpf_probe_read_user(&w->scratch->payload[offset], length, (void *)p->from.base)) {
 		count(COUNT_FAULTS);
 		return 1;
 	}
-	w->from.base += length;
-	w->from.span -= length;
-	w->fill += length;
-	if (w->fill == PAYLOAD_MAX || w->fill == w->left)
-		flush(w, w->fill, 0);
+	p->from.base += length;
+	p->from.span -= length;
+	p->fill += length;
+	if (p->fill == PAYLOAD_MAX || p->fill == p->left)
+		flush(w, p->fill, 0);
 	return 0;
+}
+
+static long walk_step(__u32 index, void *context)
+{
+	return walk_on(context);
 }
 
 /* A call that moved `moved` bytes from `position` on; `from` is empty where they are out of reach. */
@@ -179,53 +180,53 @@ static __always_inline bool is_wanted(struct call *call, __u32 *unwanted)
 
 static __always_inline void emit_call(struct call *call)
 {
-	struct walk walk = {
-		.scratch = scratch(),
-		.connection = call->connection,
-		.from = call->from,
-	};
-	struct walk *w = &walk;
+	struct walk walk = { .scratch = scratch(), .connection = call->connection };
 	struct data_event *event;
-	__u32 i;
+	struct progress *p;
+	__u32 i, unwanted;
 
-	if (!w->scratch)
+	if (!walk.scratch)
 		return;
 	count(COUNT_CALLS);
-	if (!is_wanted(call, &w->unwanted)) {
+	if (!is_wanted(call, &unwanted)) {
 		count(COUNT_SKIPPED);
 		return;
 	}
-	event = &w->scratch->data;
+	event = &walk.scratch->data;
 	fill_head(&event->head, EVENT_DATA, call->pid);
 	event->connection = call->connection->id;
 	event->socket = call->connection->socket;
 	event->direction = call->direction;
 	event->role = call->connection->role;
-	event->flags = w->unwanted ? 0 : DATA_CALL_START;
+	event->flags = unwanted ? 0 : DATA_CALL_START;
 	event->pad = 0;
-	w->position = call->position + w->unwanted;
-	w->left = call->moved - w->unwanted;
-	if (!w->left) {
-		flush(w, 0, DATA_UNOBSERVABLE);
+	p = &walk.scratch->progress;
+	p->from = call->from;
+	p->position = call->position + unwanted;
+	p->left = call->moved - unwanted;
+	p->unwanted = unwanted;
+	p->fill = 0;
+	if (!p->left) {
+		flush(&walk, 0, DATA_UNOBSERVABLE);
 		return;
 	}
 
 	/* Nearly every call: one buffer, one event. */
-	if (walk_step(0, w))
+	if (walk_on(&walk))
 		goto rest;
-	if (w->left == 0)
+	if (p->left == 0)
 		return;
 	if (!call->bounded)
-		bpf_loop(WALK_STEPS, walk_step, w, 0);
+		bpf_loop(WALK_STEPS, walk_step, &walk, 0);
 	else
 		for (i = 0; i < WALK_STEPS_BOUNDED; i++)
-			if (walk_step(i, w))
+			if (walk_on(&walk))
 				break;
 rest:
-	if (w->fill)
-		flush(w, w->fill, 0);
-	if (w->left)
-		flush(w, w->left, DATA_UNOBSERVABLE);
+	if (p->fill)
+		flush(&walk, p->fill, 0);
+	if (p->left)
+		flush(&walk, p->left, DATA_UNOBSERVABLE);
 }
 
 /* Tells user space of a connection at its first call; again at the next one where the buffer was full. */

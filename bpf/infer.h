@@ -8,15 +8,6 @@
 
 #include "maps.h"
 
-/* Where a call's bytes lie in the process's memory; empty where they are out of reach. */
-struct source {
-	__u64 base; /* of the buffer being copied */
-	__u64 span; /* bytes left of it */
-	const struct iovec *iov;
-	__u32 next; /* next entry of iov */
-	__u32 entries;
-};
-
 /*
  * The head of an HTTP/2 frame (RFC 9113 section 4.1) of a known type and the length, flags and stream that it can have.
  * What user space cannot make anything of only costs copies.

@@ -107,6 +107,24 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
+/* Where a call's bytes lie in the process's memory; empty where they are out of reach. */
+struct source {
+	__u64 base; /* of the buffer being copied */
+	__u64 span; /* bytes left of it */
+	const struct iovec *iov;
+	__u32 next; /* next entry of iov */
+	__u32 entries;
+};
+
+/* How far a call is on its way into events. */
+struct progress {
+	struct source from;
+	__u32 position; /* of the first byte not yet in an event */
+	__u32 left;     /* bytes of the call not yet in an event */
+	__u32 unwanted; /* bytes to step over before copying */
+	__u32 fill;     /* payload bytes in the event under construction */
+};
+
 /* An event under construction: too large for the stack. */
 struct scratch {
 	union {
@@ -127,6 +145,8 @@ struct scratch {
 			__u32 used;
 		};
 	};
+	/* Here for the same reason: a loop over what is on the stack looks different to the verifier at each turn. */
+	struct progress progress;
 };
 
 /*

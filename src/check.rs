@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use crate::bpf::{CapturePath, Kernel, Tap};
+use crate::bpf::{CapturePath, Kernel, Tap, verify};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// The oldest kernel that has all that the syscall path needs.
@@ -25,8 +25,8 @@ enum Verdict {
 
 use Verdict::{Bad, Good, Note};
 
-/// Prints every point; fails when capture cannot work.
-pub fn run() -> ExitCode {
+/// Prints every point; fails when capture cannot work. `programs`: also what the verifier says of each BPF program.
+pub fn run(programs: bool) -> ExitCode {
     let mut points = vec![
         ("root", root()),
         ("capabilities", capabilities()),
@@ -52,8 +52,23 @@ pub fn run() -> ExitCode {
         println!("\nsidetap cannot capture on this machine");
         return ExitCode::FAILURE;
     }
+    if programs && let Err(error) = list_programs() {
+        println!("\n{error:#}");
+        return ExitCode::FAILURE;
+    }
     println!("\nsidetap can capture on this machine");
     ExitCode::SUCCESS
+}
+
+/// Every BPF program on every path that this kernel has, with the instructions that the verifier looked at.
+fn list_programs() -> Result<()> {
+    for path in CapturePath::available()? {
+        println!("\n{} path, instructions verified of at most 1000000:", path.name());
+        for (program, instructions) in verify(path)? {
+            println!("{instructions:>10}  {program}");
+        }
+    }
+    Ok(())
 }
 
 /// An error that names what is missing, before anything is tried.

@@ -39,7 +39,11 @@ pub enum Command {
         config: Option<PathBuf>,
     },
     /// Say whether this machine can capture, and what to do where it cannot
-    Check,
+    Check {
+        /// Also list every BPF program, on every capture path this kernel has, with what it costs the kernel's verifier
+        #[arg(long)]
+        programs: bool,
+    },
 }
 
 #[derive(Debug, Args)]

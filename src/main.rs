@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Command::Run(run) => with_settings(run.config.as_deref(), |settings| start(&run, settings)),
         Command::Validate { file } => validate(&file),
         Command::Replay { file, config } => with_settings(config.as_deref(), |settings| replay::run(&file, settings)),
-        Command::Check => check::run(),
+        Command::Check { programs } => check::run(programs),
     }
 }
 

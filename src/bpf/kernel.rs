@@ -32,9 +32,15 @@ impl CapturePath {
         }
     }
 
-    /// The better path that the running kernel has, by its type information.
+    /// The paths that the running kernel has, by its type information; the better one first.
+    pub fn available() -> Result<Vec<CapturePath>> {
+        let has_socket = has_kernel_type("btf_trace_sock_send_length")?;
+        Ok(if has_socket { vec![CapturePath::Socket, CapturePath::Syscall] } else { vec![CapturePath::Syscall] })
+    }
+
+    /// The better path that the running kernel has.
     pub fn detect() -> Result<CapturePath> {
-        if has_kernel_type("btf_trace_sock_send_length")? { Ok(CapturePath::Socket) } else { Ok(CapturePath::Syscall) }
+        Ok(Self::available()?[0])
     }
 }
 
@@ -89,14 +95,7 @@ unsafe impl Send for Kernel {}
 impl Kernel {
     /// Loads the programs for `path`. Nothing runs before [`Kernel::attach`]. `buffer`: bytes for the events of one CPU.
     pub fn load(path: CapturePath, tap: Tap, buffer: usize) -> Result<Kernel> {
-        let cpus = libbpf_rs::num_possible_cpus().context("cannot tell the number of CPUs")?;
-        // Leaked: the skeleton borrows it, and there is one for the life of the process.
-        let storage = Box::leak(Box::new(MaybeUninit::uninit()));
-        let mut open = SidetapSkelBuilder::default().open(storage).context("cannot open the BPF object")?;
-        open.maps.scratches.set_max_entries(cpus as u32).context("cannot size the BPF map `scratches`")?;
-        open.maps.buffers.set_max_entries(cpus as u32).context("cannot size the BPF map `buffers`")?;
-        choose_programs(&mut open, path);
-        let skel = open.load().with_context(|| {
+        let skel = open_for(path)?.load().with_context(|| {
             format!(
                 "the kernel refused the BPF programs of the {} path; `sidetap check` says what is missing",
                 path.name()
@@ -251,6 +250,18 @@ impl Kernel {
         let value = look_up(&self.connections).or_else(|| look_up(&self.unix_connections))?;
         Some(SocketInfo::from_kernel(&copied::<types::connection>(&value)?))
     }
+}
+
+/// The object of `path`, ready to be loaded.
+pub(super) fn open_for(path: CapturePath) -> Result<OpenSidetapSkel<'static>> {
+    let cpus = libbpf_rs::num_possible_cpus().context("cannot tell the number of CPUs")?;
+    // Leaked: the skeleton borrows it, and there are a few at most in the life of the process.
+    let storage = Box::leak(Box::new(MaybeUninit::uninit()));
+    let mut open = SidetapSkelBuilder::default().open(storage).context("cannot open the BPF object")?;
+    open.maps.scratches.set_max_entries(cpus as u32).context("cannot size the BPF map `scratches`")?;
+    open.maps.buffers.set_max_entries(cpus as u32).context("cannot size the BPF map `buffers`")?;
+    choose_programs(&mut open, path);
+    Ok(open)
 }
 
 /// Only the programs that will run: the others may not load on this kernel.

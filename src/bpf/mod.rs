@@ -6,6 +6,7 @@ mod event;
 mod kernel;
 mod orders;
 mod reader;
+mod verifier;
 
 // Generated from bpf/sidetap.bpf.c by build.rs.
 #[allow(clippy::all, clippy::undocumented_unsafe_blocks, dead_code, non_camel_case_types, unused_imports)]
@@ -17,6 +18,7 @@ pub use event::{Data, Event, Flow, Opened, Owner, ProcessInfo, Role, SocketInfo}
 pub use kernel::{CapturePath, Counters, Kernel, Tap};
 pub use orders::{Order, Verdict};
 pub use reader::Reader;
+pub use verifier::verify;
 
 pub(crate) use skel::types;
 
