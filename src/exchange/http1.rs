@@ -76,6 +76,8 @@ struct Lane {
     lost: bool,
     /// The last of them, at the latest then.
     lost_at: Nanos,
+    /// The bytes at hand begin in the call in which the message before them ended.
+    follows: bool,
 }
 
 impl Lane {
@@ -90,6 +92,7 @@ impl Lane {
             in_message: false,
             lost: !synced,
             lost_at: 0,
+            follows: false,
         }
     }
 
@@ -100,6 +103,7 @@ impl Lane {
         self.synced = false;
         self.in_message = false;
         self.lost = true;
+        self.follows = false;
     }
 }
 
@@ -225,6 +229,7 @@ impl Http1 {
         let lane = self.lane_mut(side);
         lane.latest = time;
         if lane.buffer.is_empty() {
+            lane.follows = false;
             let used = self.run(host, connection, side, data, (0, time), settled);
             let lane = self.lane_mut(side);
             if lane.synced && used < data.len() {
@@ -237,6 +242,7 @@ impl Http1 {
         if lane.buffer.iter().all(|byte| b"\r\n".contains(byte)) {
             // Empty lines before a message are no part of it.
             lane.since = time;
+            lane.follows = false;
         }
         lane.buffer.extend_from_slice(data);
         self.run_buffer(host, connection, side, old, settled);
@@ -464,6 +470,7 @@ impl Http1 {
                 Step::End { trailers, used } => {
                     at += used;
                     self.message_done(host, connection, side, trailers);
+                    self.lane_mut(side).follows = at < input.len();
                 }
                 Step::More => return at,
                 Step::Left => {
@@ -482,7 +489,9 @@ impl Http1 {
         self.state = State::Http;
         self.make_room(host, connection);
         self.heads += head.weight();
-        if time <= self.answered {
+        // In one call with the end of the request before, to which no response had begun.
+        let did_not_wait = self.request.follows && self.open.back().is_some_and(|last| last.response.is_none());
+        if time <= self.answered || did_not_wait {
             self.doubt(true, false);
         }
         let wanted = host.body_wanted(Some(&head), None);
