@@ -172,6 +172,10 @@ impl Stream {
         }
         let place = |piece: &Piece| (piece.start, piece.len > 0);
         let at = self.pieces.partition_point(|other| place(other) <= place(&piece));
+        // The stream stood there when what follows was moved, and not only when that was told of.
+        for before in self.pieces.range_mut(..at).rev().take_while(|before| before.len == 0) {
+            before.time = before.time.min(piece.time);
+        }
         self.held += piece.held();
         self.pieces.insert(at, piece);
     }

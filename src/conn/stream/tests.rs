@@ -188,6 +188,18 @@ fn small_pieces_fill_the_window_as_large_ones_do() {
     assert!(stream.pieces.len() * size_of::<Piece>() <= WINDOW, "{}", stream.pieces.len());
 }
 
+/// The gap waited for the time at which it was told of, and what came behind it for the gap; the other direction went on
+/// without.
+#[test]
+fn a_loss_told_of_late_does_not_hold_back_what_follows() {
+    let mut stream = from(100);
+    stream.seen(100, b"abc", 1).items(1);
+    stream.stands(105, 100);
+    assert_eq!(stream.seen(105, b"def", 50).front_time(), Some(50));
+    assert_eq!(stream.items(49), "");
+    assert_eq!(stream.items(50), "Lost:2 def");
+}
+
 proptest! {
     /// Cut anywhere, shuffled, doubled, across the wrap of positions.
     #[test]
