@@ -330,7 +330,8 @@ impl Conn {
         self.advance(env);
         if let (Some(known), Some(http), false) = (&self.known, &mut self.http, self.ignored) {
             let mut host = ConnHost { env, known, transactions: &mut self.transactions };
-            if !stopping {
+            // Where nobody said how far it went, what lasts until the end may have gone on.
+            if !stopping && self.closing.is_some() {
                 for side in [Side::Request, Side::Response] {
                     http.end(&mut host, &known.connection, side, end);
                 }

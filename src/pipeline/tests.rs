@@ -124,6 +124,23 @@ fn what_only_time_settles_goes_on_once_every_worker_has_read_past_it() {
     assert_eq!(exchanges[0].missing, [Missing::Request]);
 }
 
+/// A body that lasts until the end of its connection was whole where the event of that end was lost, and those of its last
+/// bytes with it.
+#[test]
+fn a_body_until_the_end_is_not_whole_where_the_end_was_not_seen() {
+    let exchanges = run(1 << 20, |pipeline| {
+        pipeline.pass(0, |pass| {
+            pass.event(&open(1 << 10, 1));
+            pass.event(&data(1 << 10, 1, 1, b"GET /a HTTP/1.1\r\n\r\n", 2));
+            pass.event(&data(1 << 10, 0, 1, b"HTTP/1.1 200 OK\r\n\r\nhi", 3));
+        });
+        let minute = 60_000_000_000;
+        pipeline.pass(minute, |pass| pipeline.table.tick(0, 1, minute, &mut pass.env));
+        assert!(pipeline.table.is_empty());
+    });
+    assert_eq!(exchanges[0].missing, [Missing::ResponseAborted]);
+}
+
 #[test]
 fn uploads_of_many_connections_stay_below_the_ceiling() {
     let ceiling = 1 << 20;
