@@ -403,12 +403,12 @@ impl Http1 {
         false
     }
 
-    /// A response whose request was not seen may answer HEAD: then its length is not that of a body, and where the body
-    /// would begin the next response does.
+    /// A response whose request was not seen, or is not known for sure, may answer HEAD: then its length is not that of a
+    /// body, and where the body would begin the next response does.
     fn was_answer_to_head(&self, data: &[u8]) -> bool {
         let Some(open) = self.unanswered().and_then(|at| self.open.get(at)) else { return false };
         let is_without_body = open.response.as_ref().is_some_and(|response| response.body.wire_bytes == 0);
-        self.response.in_message && open.request.is_none() && is_without_body && looks_like_response(data) == Looks::Yes
+        self.response.in_message && !open.is_paired() && is_without_body && looks_like_response(data) == Looks::Yes
     }
 
     fn run_buffer(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, old: usize, settled: bool) {

@@ -124,6 +124,28 @@ fn what_only_time_settles_goes_on_once_every_worker_has_read_past_it() {
     assert_eq!(exchanges[0].missing, [Missing::Request]);
 }
 
+/// The response to HEAD, taken with doubt for that to the GET before, had the next response for its body.
+#[test]
+fn a_response_to_head_whose_request_was_lost_does_not_swallow_the_next() {
+    let exchanges = run(1 << 20, |pipeline| {
+        let get = |id: usize| format!("GET /{id} HTTP/1.1\r\n\r\n").into_bytes();
+        let (up, down) = (get(0).len(), 100);
+        let to_head = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n";
+        pipeline.pass(u64::MAX, |pass| {
+            pass.event(&open(1 << 10, 1));
+            pass.event(&data(1 << 10, 1, 1, &get(0), 2));
+            // Lost: the response to it, and HEAD.
+            pass.event(&data(1 << 10, 0, 1 + down, to_head, 5));
+            pass.event(&data(1 << 10, 1, 1 + 2 * up, &get(2), 6));
+            let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+            pass.event(&data(1 << 10, 0, 1 + down + to_head.len(), ok, 7));
+        });
+    });
+    let last = exchanges.last().unwrap();
+    assert_eq!((last.request.as_ref().unwrap().head.target(), &last.missing[..]), (&b"/2"[..], &[][..]));
+    assert_eq!(last.response.as_ref().unwrap().body.kept, b"hi");
+}
+
 /// A body that lasts until the end of its connection was whole where the event of that end was lost, and those of its last
 /// bytes with it.
 #[test]
