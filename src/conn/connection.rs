@@ -467,7 +467,7 @@ fn advance(host: &mut ConnHost, http: &mut Http1, streams: &mut [Stream; 2]) {
         false => [(Side::Request, Flow::Sent), (Side::Response, Flow::Received)],
     };
     loop {
-        let front = |flow: Flow| streams[flow as usize].front_time().unwrap_or(u64::MAX);
+        let mut front = |flow: Flow| streams[flow as usize].front_time().unwrap_or(u64::MAX);
         sides.sort_by_key(|&(side, flow)| (front(flow), side == Side::Response));
         let fed = sides.iter().any(|&(side, flow)| feed(host, http, &mut streams[flow as usize], side));
         if !fed || matches!(http.state(), State::Tunnel | State::NotHttp) {

@@ -210,7 +210,14 @@ impl Stream {
     }
 
     /// When what comes next was moved.
-    pub fn front_time(&self) -> Option<u64> {
+    pub fn front_time(&mut self) -> Option<u64> {
+        // A piece that only says where the stream stands is nothing that comes: what lies behind it has another time.
+        while let (Some(first), Some(next)) = (self.pieces.front(), self.next)
+            && first.end() <= next
+        {
+            self.held -= first.held();
+            self.pieces.pop_front();
+        }
         self.pieces.front().map(|piece| piece.time).or(self.end.filter(|_| !self.ended).map(|(_, time)| time))
     }
 
