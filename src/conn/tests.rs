@@ -1,6 +1,6 @@
 //! The table fed with events: whatever way they come in, what is handed out is what was said, or is marked.
 
-mod traffic;
+pub(crate) mod traffic;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -1,5 +1,8 @@
 //! The whole way, from an event's bytes to a sink, with the books balanced in the end.
 
+mod kernel;
+mod properties;
+
 use std::io;
 use std::mem::offset_of;
 use std::sync::Mutex;
@@ -38,13 +41,23 @@ impl Sink for Shelf {
 
 /// Runs `work` on a pipeline for two workers; answers what the sink got, once nothing is held in memory any more.
 fn run(ceiling: usize, work: impl FnOnce(&Pipeline)) -> Vec<Exchange> {
+    run_with(FULL, ceiling, Arc::new(NoControl), 2, work)
+}
+
+fn run_with(
+    settings: &str,
+    ceiling: usize,
+    control: Arc<dyn Control>,
+    workers: usize,
+    work: impl FnOnce(&Pipeline),
+) -> Vec<Exchange> {
     let shelf = Arc::new(Mutex::new(Vec::new()));
     let (stats, memory) = (Arc::new(Stats::default()), Arc::new(Memory::new(ceiling)));
     let (closed, _) = bounded(1);
     let sinks: Vec<(String, Box<dyn Sink>)> = vec![("shelf".into(), Box::new(Shelf(shelf.clone())))];
     let (outbox, sinks) = Outbox::start(sinks, memory.clone(), stats.clone(), &closed).unwrap();
-    let settings = config::parse("test", FULL.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
-    let pipeline = Pipeline::new(settings, Arc::new(NoControl), stats, memory.clone(), outbox, 2, 0);
+    let settings = config::parse("test", settings.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
+    let pipeline = Pipeline::new(settings, control, stats, memory.clone(), outbox, workers, 0);
     work(&pipeline);
     pipeline.pass(u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
     drop(pipeline);
