@@ -23,7 +23,8 @@ fuzz_target!(|recording: &[u8]| {
     let settings = config::parse("fuzz", FULL).expect("the configuration above is right");
     let (stats, memory) = (Arc::new(Stats::default()), Arc::new(Memory::new(1 << 20)));
     let (closed, _) = crossbeam_channel::bounded(1);
-    let (outbox, _) = Outbox::start(Vec::new(), memory.clone(), stats.clone(), &closed).expect("there is nothing to start");
+    let (outbox, _) =
+        Outbox::start(Vec::new(), memory.clone(), stats.clone(), &closed).expect("there is nothing to start");
     let pipeline = Pipeline::new(settings, Arc::new(NoControl), stats, memory.clone(), outbox, WORKERS, 0);
     let mut rest = recording.get(HEAD..).unwrap_or_default();
     while let Some((kind, worker, content)) = next_frame(&mut rest) {
@@ -49,6 +50,6 @@ fn next_frame<'a>(rest: &mut &'a [u8]) -> Option<(u8, usize, &'a [u8])> {
     let length = u32::from_le_bytes(length.try_into().expect("four bytes")) as usize;
     let (frame, behind) = behind.split_at(length.min(behind.len()));
     *rest = behind;
-    let (&[kind, worker, _], content) = frame.split_first_chunk()? else { return None };
+    let (&[kind, worker, _], content) = frame.split_first_chunk()?;
     Some((kind, usize::from(worker) % WORKERS, content))
 }
