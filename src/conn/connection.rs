@@ -339,7 +339,8 @@ impl Conn {
         self.advance(env);
         if let (Some(known), Some(http), false) = (&self.known, &mut self.http, self.ignored) {
             let mut host = ConnHost { env, known, transactions: &mut self.transactions };
-            if !stopping {
+            // Where nobody said how far it went, what lasts until the end may have gone on.
+            if !stopping && self.closing.is_some() {
                 for side in [Side::Request, Side::Response] {
                     http.end(&mut host, &known.connection, side, end);
                 }
@@ -482,7 +483,7 @@ fn advance(host: &mut ConnHost, http: &mut Http, streams: &mut [Stream; 2]) {
         false => [(Side::Request, Flow::Sent), (Side::Response, Flow::Received)],
     };
     loop {
-        let front = |flow: Flow| streams[flow as usize].front_time().unwrap_or(u64::MAX);
+        let mut front = |flow: Flow| streams[flow as usize].front_time().unwrap_or(u64::MAX);
         sides.sort_by_key(|&(side, flow)| (front(flow), side == Side::Response));
         let fed = sides.iter().any(|&(side, flow)| feed(host, http, &mut streams[flow as usize], side));
         if !fed || matches!(http.state(), State::Tunnel | State::NotHttp) {

@@ -62,4 +62,4 @@ impl Control for NoControl {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

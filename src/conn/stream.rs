@@ -172,6 +172,10 @@ impl Stream {
         }
         let place = |piece: &Piece| (piece.start, piece.len > 0);
         let at = self.pieces.partition_point(|other| place(other) <= place(&piece));
+        // The stream stood there when what follows was moved, and not only when that was told of.
+        for before in self.pieces.range_mut(..at).rev().take_while(|before| before.len == 0) {
+            before.time = before.time.min(piece.time);
+        }
         self.held += piece.held();
         self.pieces.insert(at, piece);
     }
@@ -206,7 +210,14 @@ impl Stream {
     }
 
     /// When what comes next was moved.
-    pub fn front_time(&self) -> Option<u64> {
+    pub fn front_time(&mut self) -> Option<u64> {
+        // A piece that only says where the stream stands is nothing that comes: what lies behind it has another time.
+        while let (Some(first), Some(next)) = (self.pieces.front(), self.next)
+            && first.end() <= next
+        {
+            self.held -= first.held();
+            self.pieces.pop_front();
+        }
         self.pieces.front().map(|piece| piece.time).or(self.end.filter(|_| !self.ended).map(|(_, time)| time))
     }
 

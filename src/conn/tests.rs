@@ -1,7 +1,7 @@
 //! The table fed with events: whatever way they come in, what is handed out is what was said, or is marked.
 
 mod http2;
-mod traffic;
+pub(crate) mod traffic;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -458,6 +458,25 @@ fn after_a_lost_response_the_next_ones_are_paired_right() {
     assert_eq!(paired, [0, 2, 3, 4]);
     assert_never_wrong(&bench.exchanges, &[Kind::Get; 5]);
     assert!(bench.exchanges.last().unwrap().missing.is_empty(), "the loss is over");
+}
+
+/// The first requests that were not waited with came behind a response whose end was lost; each of the two was taken for
+/// the only one, and the response to the first for that to the second.
+#[test]
+fn requests_in_one_call_are_pipelined_even_behind_a_loss() {
+    let mut bench = Bench::new();
+    bench.open(10);
+    let (up, down) = (GET.len() as u32, Kind::Get.response(0).len() as u32);
+    bench.received(0, GET, 11);
+    bench.sent(0, &Kind::Get.response(0)[..20], 12);
+    bench.received(up, &[Kind::Get.request(1), Kind::Get.request(2)].concat(), 13);
+    for (id, time) in [(1, 14), (2, 15)] {
+        bench.sent(id * down, &Kind::Get.response(id as usize), time);
+        bench.settle(time);
+    }
+    bench.close(3 * down, 3 * up, 20);
+    assert_never_wrong(&bench.exchanges, &[Kind::Get; 3]);
+    bench.assert_empty();
 }
 
 #[test]

@@ -39,6 +39,8 @@ struct Lane {
     lost: bool,
     /// The last of them, at the latest then.
     lost_at: Nanos,
+    /// The bytes at hand begin in the call in which the message before them ended.
+    follows: bool,
 }
 
 impl Lane {
@@ -53,6 +55,7 @@ impl Lane {
             in_message: false,
             lost: !synced,
             lost_at: 0,
+            follows: false,
         }
     }
 
@@ -63,6 +66,7 @@ impl Lane {
         self.synced = false;
         self.in_message = false;
         self.lost = true;
+        self.follows = false;
     }
 }
 
@@ -176,6 +180,7 @@ impl Http1 {
         let lane = self.lane_mut(side);
         lane.latest = time;
         if lane.buffer.is_empty() {
+            lane.follows = false;
             let used = self.run(host, connection, side, data, (0, time), settled);
             let lane = self.lane_mut(side);
             if lane.synced && used < data.len() {
@@ -188,6 +193,7 @@ impl Http1 {
         if lane.buffer.iter().all(|byte| b"\r\n".contains(byte)) {
             // Empty lines before a message are no part of it.
             lane.since = time;
+            lane.follows = false;
         }
         lane.buffer.extend_from_slice(data);
         self.run_buffer(host, connection, side, old, settled);
@@ -349,12 +355,12 @@ impl Http1 {
         false
     }
 
-    /// A response whose request was not seen may answer HEAD: then its length is not that of a body, and where the body
-    /// would begin the next response does.
+    /// A response whose request was not seen, or is not known for sure, may answer HEAD: then its length is not that of a
+    /// body, and where the body would begin the next response does.
     fn was_answer_to_head(&self, data: &[u8]) -> bool {
         let Some(open) = self.unanswered().and_then(|at| self.open.get(at)) else { return false };
         let is_without_body = open.response.as_ref().is_some_and(|response| response.body.wire_bytes == 0);
-        self.response.in_message && open.request.is_none() && is_without_body && looks_like_response(data) == Looks::Yes
+        self.response.in_message && !open.is_paired() && is_without_body && looks_like_response(data) == Looks::Yes
     }
 
     fn run_buffer(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, old: usize, settled: bool) {
@@ -416,6 +422,7 @@ impl Http1 {
                 Step::End { trailers, used } => {
                     at += used;
                     self.message_done(host, connection, side, trailers);
+                    self.lane_mut(side).follows = at < input.len();
                     if self.state == State::Upgraded {
                         return at;
                     }
@@ -437,10 +444,9 @@ impl Http1 {
         self.state = State::Http;
         self.make_room(host, connection);
         self.heads += head.weight();
-        // Of two requests in one call, the first could not be answered before the second was sent.
-        let is_of_same_call =
-            self.open.back().is_some_and(|last| last.request.as_ref().is_some_and(|request| request.last_byte == time));
-        if time <= self.answered || is_of_same_call {
+        // In one call with the end of the request before, to which no response had begun.
+        let did_not_wait = self.request.follows && self.open.back().is_some_and(|last| last.response.is_none());
+        if time <= self.answered || did_not_wait {
             self.doubt(true, false);
         }
         let wanted = host.body_wanted(Some(&head), None);

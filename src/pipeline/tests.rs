@@ -1,5 +1,8 @@
 //! The whole way, from an event's bytes to a sink, with the books balanced in the end.
 
+mod kernel;
+mod properties;
+
 use std::io;
 use std::mem::offset_of;
 use std::sync::Mutex;
@@ -38,13 +41,23 @@ impl Sink for Shelf {
 
 /// Runs `work` on a pipeline for two workers; answers what the sink got, once nothing is held in memory any more.
 fn run(ceiling: usize, work: impl FnOnce(&Pipeline)) -> Vec<Exchange> {
+    run_with(FULL, ceiling, Arc::new(NoControl), 2, work)
+}
+
+fn run_with(
+    settings: &str,
+    ceiling: usize,
+    control: Arc<dyn Control>,
+    workers: usize,
+    work: impl FnOnce(&Pipeline),
+) -> Vec<Exchange> {
     let shelf = Arc::new(Mutex::new(Vec::new()));
     let (stats, memory) = (Arc::new(Stats::default()), Arc::new(Memory::new(ceiling)));
     let (closed, _) = bounded(1);
     let sinks: Vec<(String, Box<dyn Sink>)> = vec![("shelf".into(), Box::new(Shelf(shelf.clone())))];
     let (outbox, sinks) = Outbox::start(sinks, memory.clone(), stats.clone(), &closed).unwrap();
-    let settings = config::parse("test", FULL.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
-    let pipeline = Pipeline::new(settings, Arc::new(NoControl), stats, memory.clone(), outbox, 2, 0);
+    let settings = config::parse("test", settings.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
+    let pipeline = Pipeline::new(settings, control, stats, memory.clone(), outbox, workers, 0);
     work(&pipeline);
     pipeline.pass(u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
     drop(pipeline);
@@ -122,6 +135,45 @@ fn what_only_time_settles_goes_on_once_every_worker_has_read_past_it() {
         assert_eq!(pipeline.stats.seen.get(), 1);
     });
     assert_eq!(exchanges[0].missing, [Missing::Request]);
+}
+
+/// The response to HEAD, taken with doubt for that to the GET before, had the next response for its body.
+#[test]
+fn a_response_to_head_whose_request_was_lost_does_not_swallow_the_next() {
+    let exchanges = run(1 << 20, |pipeline| {
+        let get = |id: usize| format!("GET /{id} HTTP/1.1\r\n\r\n").into_bytes();
+        let (up, down) = (get(0).len(), 100);
+        let to_head = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n";
+        pipeline.pass(u64::MAX, |pass| {
+            pass.event(&open(1 << 10, 1));
+            pass.event(&data(1 << 10, 1, 1, &get(0), 2));
+            // Lost: the response to it, and HEAD.
+            pass.event(&data(1 << 10, 0, 1 + down, to_head, 5));
+            pass.event(&data(1 << 10, 1, 1 + 2 * up, &get(2), 6));
+            let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+            pass.event(&data(1 << 10, 0, 1 + down + to_head.len(), ok, 7));
+        });
+    });
+    let last = exchanges.last().unwrap();
+    assert_eq!((last.request.as_ref().unwrap().head.target(), &last.missing[..]), (&b"/2"[..], &[][..]));
+    assert_eq!(last.response.as_ref().unwrap().body.kept, b"hi");
+}
+
+/// A body that lasts until the end of its connection was whole where the event of that end was lost, and those of its last
+/// bytes with it.
+#[test]
+fn a_body_until_the_end_is_not_whole_where_the_end_was_not_seen() {
+    let exchanges = run(1 << 20, |pipeline| {
+        pipeline.pass(0, |pass| {
+            pass.event(&open(1 << 10, 1));
+            pass.event(&data(1 << 10, 1, 1, b"GET /a HTTP/1.1\r\n\r\n", 2));
+            pass.event(&data(1 << 10, 0, 1, b"HTTP/1.1 200 OK\r\n\r\nhi", 3));
+        });
+        let minute = 60_000_000_000;
+        pipeline.pass(minute, |pass| pipeline.table.tick(0, 1, minute, &mut pass.env));
+        assert!(pipeline.table.is_empty());
+    });
+    assert_eq!(exchanges[0].missing, [Missing::ResponseAborted]);
 }
 
 #[test]

@@ -188,6 +188,31 @@ fn small_pieces_fill_the_window_as_large_ones_do() {
     assert!(stream.pieces.len() * size_of::<Piece>() <= WINDOW, "{}", stream.pieces.len());
 }
 
+/// The bytes behind the end of a skipped body were taken to be settled when that end was: a response went ahead of a request
+/// that was still on its way.
+#[test]
+fn where_the_stream_stands_settles_nothing_behind_it() {
+    let mut stream = from(100);
+    stream.skip_to(Some(150));
+    stream.insert(&data(150, b"", 0, 10), true);
+    stream.seen(150, b"abc", 20);
+    assert_eq!(stream.take(0), Some(Item::Unseen { len: 50, time: 10, why: Why::Skipped }));
+    assert_eq!(stream.front_time(), Some(20));
+    assert_eq!(stream.items(0), "abc");
+}
+
+/// The gap waited for the time at which it was told of, and what came behind it for the gap; the other direction went on
+/// without.
+#[test]
+fn a_loss_told_of_late_does_not_hold_back_what_follows() {
+    let mut stream = from(100);
+    stream.seen(100, b"abc", 1).items(1);
+    stream.stands(105, 100);
+    assert_eq!(stream.seen(105, b"def", 50).front_time(), Some(50));
+    assert_eq!(stream.items(49), "");
+    assert_eq!(stream.items(50), "Lost:2 def");
+}
+
 proptest! {
     /// Cut anywhere, shuffled, doubled, across the wrap of positions.
     #[test]

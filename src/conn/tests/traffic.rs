@@ -1,5 +1,7 @@
 //! Conversations over HTTP/1 for tests: messages that say whose they are, cut into calls, with the truth beside them.
 
+use std::ops::Range;
+
 use crate::bpf::Flow;
 
 /// What one request and its response look like.
@@ -145,13 +147,13 @@ pub struct Call {
 }
 
 /// Calls in the order in which a server made them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Script {
     pub calls: Vec<Call>,
     pub time: u64,
     pub sent: [usize; 2],
     /// Body bytes of known length: stream positions, by flow.
-    pub bodies: [Vec<std::ops::Range<usize>>; 2],
+    pub bodies: [Vec<Range<usize>>; 2],
 }
 
 impl Script {
@@ -160,7 +162,8 @@ impl Script {
         let mut bytes = Vec::new();
         let mut uncut = Vec::new();
         for message in messages {
-            uncut.push(bytes.len()..bytes.len() + message.len().min(24));
+            let line = message.iter().position(|&byte| byte == b'\n').map_or(message.len(), |end| end + 1);
+            uncut.push(bytes.len()..bytes.len() + line);
             bytes.extend(message);
         }
         let mut at = 0;
@@ -184,15 +187,30 @@ impl Script {
 
     /// Exchanges in groups of requests that are sent before the first of their responses.
     pub fn converse(kinds: &[Kind], groups: &mut Dice, most: usize, dice: &mut Dice) -> Script {
-        let mut script = Script { time: 1_000_000, ..Script::default() };
-        let mut at = 0;
+        Script::converse_in(kinds, &Script::groups(kinds, groups, most), dice)
+    }
+
+    /// Which requests are sent before the first of their responses: `most` at once.
+    pub fn groups(kinds: &[Kind], dice: &mut Dice, most: usize) -> Vec<Range<usize>> {
+        let (mut groups, mut at) = (Vec::new(), 0);
         while at < kinds.len() {
-            let mut size = 1 + groups.roll(most);
+            let mut size = 1 + dice.roll(most);
             size = size.min(kinds.len() - at);
             if let Some(alone) = kinds[at..at + size].iter().position(|kind| kind.is_alone()) {
                 size = alone.max(1);
             }
-            let group: Vec<(usize, Kind)> = (at..at + size).map(|id| (id, kinds[id])).collect();
+            groups.push(at..at + size);
+            at += size;
+        }
+        groups
+    }
+
+    /// Says these exchanges, those of a group at once.
+    pub fn converse_in(kinds: &[Kind], groups: &[Range<usize>], dice: &mut Dice) -> Script {
+        let mut script = Script { time: 1_000_000, ..Script::default() };
+        for group in groups {
+            let end = group.end;
+            let group: Vec<(usize, Kind)> = group.clone().map(|id| (id, kinds[id])).collect();
             let requests: Vec<Vec<u8>> = group.iter().map(|&(id, kind)| kind.request(id)).collect();
             let responses: Vec<Vec<u8>> = group.iter().map(|&(id, kind)| kind.response(id)).collect();
             for (flow, messages) in [(Flow::Received, &requests), (Flow::Sent, &responses)] {
@@ -208,7 +226,6 @@ impl Script {
                 }
                 script.say(flow, messages, dice);
             }
-            at += size;
             if group.iter().any(|(_, kind)| matches!(kind, Kind::Connect | Kind::Upgrade)) {
                 for (flow, bytes) in
                     [(Flow::Received, b"GET "), (Flow::Sent, b"\0\x01\x02\x03"), (Flow::Received, b"more")]
@@ -216,7 +233,7 @@ impl Script {
                     script.call(flow, bytes);
                 }
             }
-            if kinds[at - 1].is_last() {
+            if kinds[end - 1].is_last() {
                 break;
             }
         }

@@ -29,6 +29,8 @@ mod grammar;
 mod head;
 mod looks;
 #[cfg(test)]
+mod oracles;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;

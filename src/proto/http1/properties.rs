@@ -13,8 +13,8 @@ use crate::proto::{Head, Version};
 
 /// A message as bytes, where in them its body's data lie, and what a reader is to be told of it.
 #[derive(Debug, Clone)]
-struct Sample {
-    bytes: Vec<u8>,
+pub(super) struct Sample {
+    pub(super) bytes: Vec<u8>,
     data: Vec<std::ops::Range<usize>>,
     events: Vec<Event>,
 }
@@ -93,12 +93,12 @@ fn content() -> impl Strategy<Value = Content> {
     ]
 }
 
-fn request() -> impl Strategy<Value = Sample> {
+pub(super) fn request() -> impl Strategy<Value = Sample> {
     ("[A-Z-]{1,12} [!-~]{1,40} HTTP/1[.]1", fields(), content())
         .prop_map(|(start, headers, content)| sample(&start, headers, content, ""))
 }
 
-fn response() -> impl Strategy<Value = Sample> {
+pub(super) fn response() -> impl Strategy<Value = Sample> {
     let interim = (select(vec![100, 102, 103]), fields()).prop_map(|(status, headers)| {
         let mut interim = sample(&format!("HTTP/1.1 {status} Wait"), headers, Content::None, "");
         interim.events.pop();
@@ -111,7 +111,7 @@ fn response() -> impl Strategy<Value = Sample> {
 }
 
 /// Messages behind each other, with empty lines between some.
-fn pipelined(message: impl Strategy<Value = Sample>) -> impl Strategy<Value = Sample> {
+pub(super) fn pipelined(message: impl Strategy<Value = Sample>) -> impl Strategy<Value = Sample> {
     vec((message, select(vec!["", "", "\r\n", "\n\r\n"])), 0..5).prop_map(|messages| {
         let mut all = Sample { bytes: Vec::new(), data: Vec::new(), events: Vec::new() };
         for (message, blank) in messages {
@@ -158,7 +158,7 @@ fn soup() -> impl Strategy<Value = Vec<u8>> {
     vec(piece, 0..20).prop_map(|pieces| pieces.concat())
 }
 
-fn damaged(stream: impl Strategy<Value = Sample>) -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn damaged(stream: impl Strategy<Value = Sample>) -> impl Strategy<Value = Vec<u8>> {
     let damage = (any::<Index>(), prop_oneof![any::<u8>(), select(b"\r\n :;,0\t\0".to_vec())], 0..3u8);
     (stream, vec(damage, 0..4)).prop_map(|(sample, damages)| {
         let mut bytes = sample.bytes;

@@ -1,4 +1,3 @@
-//! The decoders under test.
+//! What the targets share.
 
-#[path = "../../../src/proto/mod.rs"]
-pub mod proto;
+pub use sidetap::proto;
