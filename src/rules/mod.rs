@@ -88,6 +88,7 @@ pub fn decide(rules: &[CompiledRule], default: Level, facts: &dyn Facts) -> Deci
 }
 
 /// When [`decide`] has its answer at the latest, whatever the exchange.
+#[cfg(test)]
 pub fn stage(rules: &[CompiledRule]) -> Stage {
     rules.iter().map(|rule| rule.expr.stage()).max().unwrap_or(Stage::RequestHead)
 }

@@ -21,14 +21,12 @@ mod body;
 mod encode;
 mod incomplete;
 mod json;
-pub mod null;
 pub mod queue;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod stdout;
 mod text;
 
-pub use null::Null;
 pub use stdout::Stdout;
 
 /// Takes records and brings them to their place.

@@ -199,11 +199,6 @@ impl Decoder {
         self.search = Search::default();
     }
 
-    /// Whether nothing of a message was used yet.
-    pub fn at_message_start(&self) -> bool {
-        self.state == State::Head
-    }
-
     /// The peers leave HTTP: what follows in this direction is a tunnel. For the request side, once the response to a
     /// request that [wants it](wants_upgrade) is known.
     pub fn leave(&mut self) {
