@@ -13,6 +13,7 @@ from pathlib import Path
 from . import report, run
 from .cells import Cell, cells
 from .process import Failed, allow_open_files
+from .soak import soak
 from .verdict import Verdict
 
 # The bar of durations is that of a quiet machine: a cell in which nothing else is wrong gets so many runs.
@@ -95,6 +96,9 @@ def main() -> None:
     parser.add_argument("--only", metavar="REGEX", default="", help="cells whose name matches")
     parser.add_argument("--list", action="store_true", help="name the cells and run none")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave each cell's files there")
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="instead, connections without end, then a look at"
+                        " what is left of them")  # fmt: skip
+    parser.add_argument("--capture-path", choices=["socket", "syscall"], default="socket", help="of the soak (socket)")
     options = parser.parse_args()
     chosen = [cell for cell in cells() if re.search(options.only, cell.name) and (cell.short or not options.short)]
     if options.list:
@@ -102,6 +106,8 @@ def main() -> None:
         return
     try:
         allow_open_files(12_000)
+        if options.soak is not None:
+            sys.exit(not soak(set_up(), options.soak, options.capture_path))
         sys.exit(not matrix(set_up(), chosen, options.keep.resolve() if options.keep else None))
     except Failed as error:
         sys.exit(f"truth: {error}")
