@@ -39,6 +39,11 @@ class Seen:
     duration_ms: float | None
     ttfb_ms: float | None
     incomplete: tuple[str, ...]
+    bytes_sent: int
+    bytes_received: int
+    headers: tuple[int, int]  # how many, of request and response
+    hops: tuple[int, int]  # bytes of their `Connection` headers, names and values
+    framing: tuple[bool, bool]  # whether they are chunked
 
     def marks(self) -> set[str]:
         """The names in `incomplete`, without their numbers."""
@@ -116,9 +121,8 @@ tap:
         recorded.counters = {key: int(value) for key, value in re.findall(r"([\w.]+)=(\d+)", counted[-1])}
         for record in _records(self.child.out):
             if record["type"] == "http_transaction":
-                seen = _seen(record)
-                if seen.pid in pids:
-                    recorded.seen.append(seen)
+                if int(record["metadata"]["process_id"]) in pids:
+                    recorded.seen.append(_seen(record))
             elif record["type"] == "connection" and record["finalized"]:
                 link = _link(record)
                 if link.pid in pids:
@@ -132,7 +136,8 @@ def _records(path: Path) -> Iterator[dict]:
             yield json.loads(line)
 
 
-def _end(end: dict) -> str:
+def _end(record: dict, name: str) -> str:
+    end = record.get(name, {})
     return f"{end['ip']}:{end['port']}" if "ip" in end else end.get("path", "")
 
 
@@ -151,13 +156,18 @@ def _seen(record: dict) -> Seen:
         path=path,
         echo=_header(response, "x-echo"),
         status=response.get("status"),
-        source=_end(record["source"]),
-        destination=_end(record["destination"]),
+        source=_end(record, "source"),
+        destination=_end(record, "destination"),
         request=_part(request),
         response=_part(response),
         duration_ms=record.get("duration_ms"),
         ttfb_ms=record.get("ttfb_ms"),
         incomplete=tuple(record.get("incomplete", ())),
+        bytes_sent=record["metadata"].get("bytes_sent", 0),
+        bytes_received=record["metadata"].get("bytes_received", 0),
+        headers=(len(request.get("headers", ())), len(response.get("headers", ()))),
+        hops=(_hop(request), _hop(response)),
+        framing=(_header(request, "transfer-encoding") is not None, _header(response, "transfer-encoding") is not None),
     )
 
 
@@ -166,6 +176,11 @@ def _header(message: dict, name: str) -> str | None:
         if key.lower() == name:
             return value
     return None
+
+
+def _hop(message: dict) -> int:
+    value = _header(message, "connection")
+    return 0 if value is None else len("connection") + len(value)
 
 
 def _part(message: dict) -> Part:
@@ -178,9 +193,9 @@ def _part(message: dict) -> Part:
 
 
 def _link(record: dict) -> Link:
-    owner = [record[end].get("process", {}).get("pid") for end in ("source", "destination")]
+    owner = [record.get(end, {}).get("process", {}).get("pid") for end in ("source", "destination")]
     return Link(
-        _end(record["source"]), _end(record["destination"]), next((pid for pid in owner if pid), 0),
+        _end(record, "source"), _end(record, "destination"), next((pid for pid in owner if pid), 0),
         record["bytes_sent"], record["bytes_received"], record["transactions"],
         "opened" not in record, record.get("error"),
     )  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 from . import report, run
 from .cells import Cell, cells
 from .process import Failed, allow_open_files
+from .soak import soak
 from .verdict import Verdict
 
 # The bar of durations is that of a quiet machine: a cell in which nothing else is wrong gets so many runs.
@@ -43,16 +44,15 @@ def set_up() -> str:
 def matrix(binary: str, chosen: list[Cell], keep: Path | None) -> bool:
     """Runs the cells. Whether all passed."""
     began = time.monotonic()
-    print(f"\n[3/3] {len(chosen)} cells", flush=True)
-    print(report.heading(), flush=True)
+    print(f"\n[3/3] {len(chosen)} cells\n\n{report.heading()}", flush=True)
     results: list[tuple[Cell, Verdict | str]] = []
-    for cell in chosen:
-        verdict = _one(cell, binary, keep)
-        results.append((cell, verdict))
-        print(report.row(cell.name, verdict), flush=True)
-        if isinstance(verdict, Verdict) and not verdict.passed():
-            for line in [*verdict.problems, *verdict.told]:
-                print(f"    {line}", file=sys.stderr, flush=True)
+    for group in _groups(chosen, keep):
+        for cell, verdict in zip(group, _group(group, binary, keep), strict=True):
+            results.append((cell, verdict))
+            print(report.row(cell.name, verdict), flush=True)
+            if isinstance(verdict, Verdict) and not verdict.passed():
+                for line in [*verdict.problems, *verdict.told]:
+                    print(f"    {line}", flush=True)
     report.keep(ROOT / "target/truth.json", results, time.monotonic() - began)
     verdicts = [verdict for _, verdict in results if isinstance(verdict, Verdict)]
     made, recorded = sum(one.made for one in verdicts), sum(one.recorded for one in verdicts)
@@ -62,22 +62,32 @@ def matrix(binary: str, chosen: list[Cell], keep: Path | None) -> bool:
     return passed == len(verdicts) > 0
 
 
-def _one(cell: Cell, binary: str, keep: Path | None) -> Verdict | str:
-    if reason := run.missing(cell):
-        return f"skipped: {reason}"
+def _groups(chosen: list[Cell], keep: Path | None) -> list[list[Cell]]:
+    return [[cell] for cell in chosen] if keep else run.groups(chosen)
+
+
+def _group(cells: list[Cell], binary: str, keep: Path | None) -> list[Verdict] | list[str]:
+    if reason := run.missing(cells):
+        return [f"skipped: {reason}"] * len(cells)
     folder = None
     if keep:
-        folder = keep / cell.name.replace("/", ":")
+        folder = keep / cells[0].name.replace("/", ":")
         folder.mkdir(parents=True)
+    verdicts = _run(cells, binary, folder)
+    for number, cell in enumerate(cells):
+        while verdicts[number].is_late_only() and verdicts[number].tries < TRIES and not keep:
+            tries = verdicts[number].tries
+            verdicts[number] = _run([cell], binary, None)[0]
+            verdicts[number].tries = tries + 1
+    return verdicts
+
+
+def _run(cells: list[Cell], binary: str, folder: Path | None) -> list[Verdict]:
     try:
-        verdict = run.run(cell, binary, folder)
-        while verdict.is_late_only() and verdict.tries < TRIES and not keep:
-            tries, verdict = verdict.tries, run.run(cell, binary)
-            verdict.tries = tries + 1
-        return verdict
+        return run.run(cells, binary, folder)
     except Exception:
-        # A cell that breaks down is one that did not pass; the others still have to be heard.
-        return Verdict(problems=[traceback.format_exc()])
+        # Cells that break down are some that did not pass; the others still have to be heard.
+        return [Verdict(problems=[traceback.format_exc()]) for _ in cells]
 
 
 def main() -> None:
@@ -86,6 +96,9 @@ def main() -> None:
     parser.add_argument("--only", metavar="REGEX", default="", help="cells whose name matches")
     parser.add_argument("--list", action="store_true", help="name the cells and run none")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave each cell's files there")
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="instead, connections without end, then a look at"
+                        " what is left of them")  # fmt: skip
+    parser.add_argument("--capture-path", choices=["socket", "syscall"], default="socket", help="of the soak (socket)")
     options = parser.parse_args()
     chosen = [cell for cell in cells() if re.search(options.only, cell.name) and (cell.short or not options.short)]
     if options.list:
@@ -93,6 +106,8 @@ def main() -> None:
         return
     try:
         allow_open_files(12_000)
+        if options.soak is not None:
+            sys.exit(not soak(set_up(), options.soak, options.capture_path))
         sys.exit(not matrix(set_up(), chosen, options.keep.resolve() if options.keep else None))
     except Failed as error:
         sys.exit(f"truth: {error}")

@@ -45,6 +45,7 @@ class Expected:
     response: Body
     duration: Timer | None = None
     ttfb: Timer | None = None
+    proxy_bytes: tuple[int, int] | None = None  # HAProxy's %U and %B
     at_most_ms: float | None = None  # as the client measured it
     required: set[str] = field(default_factory=set)  # names that `incomplete` must have
     allowed: set[str] = field(default_factory=set)  # names that it may have besides
@@ -98,6 +99,9 @@ def _ingress(line: Logged, made: Made | None, served: list[Served], world: World
     if line.ending == "--" and line.active_ms >= 0:
         # Where the end of the connection is that of the response, HAProxy waits for it.
         one.duration = Timer(line.active_ms, exact=not line.path.startswith("/close/"))
+    # Interim responses and what follows an upgrade are in its counts and not in ours.
+    if line.ending == "--" and line.status > 101 and not (made and made.is_continued):
+        one.proxy_bytes = (line.uploaded, line.read)
     _mark_by_ending(one, line, made)
     if world.setting.splice:
         one.allowed |= {"response_body_not_observable", "request_body_not_observable"}

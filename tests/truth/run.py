@@ -7,7 +7,9 @@ import subprocess
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from .cells import Cell
@@ -15,17 +17,19 @@ from .oracle import expected
 from .process import LIMIT, Failed
 from .servers import exe
 from .verdict import Verdict, judge
+from .wire import Connection
 from .world import World
 
 
-def missing(cell: Cell) -> str | None:
-    """Why a cell cannot run here; None where it can."""
+def missing(cells: list[Cell]) -> str | None:
+    """Why the cells of a group cannot run here; None where they can."""
+    setting = cells[0].setting
     tracepoint = b"btf_trace_sock_send_length"
-    if cell.setting.path == "socket" and tracepoint not in Path("/sys/kernel/btf/vmlinux").read_bytes():
+    if setting.path == "socket" and tracepoint not in Path("/sys/kernel/btf/vmlinux").read_bytes():
         return "this kernel has no sock_send_length tracepoint (it came with Linux 6.3)"
-    programs = [cell.setting.server] if cell.setting.server != "python" else ["/usr/bin/python3"]
-    programs += ["haproxy"] if cell.setting.proxy else []
-    programs += [cell.client] if cell.client != "raw" else []
+    programs = [setting.server] if setting.server != "python" else ["/usr/bin/python3"]
+    programs += ["haproxy"] if setting.proxy else []
+    programs += [cell.client for cell in cells if cell.client != "raw"]
     for program in programs:
         try:
             exe(program)
@@ -34,24 +38,76 @@ def missing(cell: Cell) -> str | None:
     return None
 
 
-def run(cell: Cell, binary: str, keep: Path | None = None) -> Verdict:
-    """One cell, from nothing to its verdict. `keep`: a folder for its files, where they are to stay."""
+def groups(cells: list[Cell]) -> list[list[Cell]]:
+    """Cells that can share servers and an agent, together."""
+    found: dict[object, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.name if cell.is_alone() else repr(cell.setting), []).append(cell)
+    return list(found.values())
+
+
+def run(cells: list[Cell], binary: str, keep: Path | None = None) -> list[Verdict]:
+    """Cells of one group, from nothing to their verdicts. `keep`: a folder for their files, where they are to stay."""
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with contextlib.ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(dir=memory, prefix="truth-")))
-        world = stack.enter_context(World(cell.setting, folder, binary))
-        expecting = _rounds(cell, world)
-        _settle(world)
-        wanted = [one for one in expected(world) if one.id.partition("-")[0] in expecting or cell.client == "h2load"]
-        for one in wanted:
-            one.allowed |= cell.allowed
-        verdict = judge(wanted, world.recorded, cell.losses, cell.timed and cell.load == "light")
-        if not cell.losses:
-            _check_links(world, verdict)
-        _check_oracles(cell, world, verdict)
-        if not cell.losses:
-            _check_counters(world, verdict)
-        return verdict
+        world = stack.enter_context(World(cells[0].setting, folder, binary))
+        if cells[0].is_alone():
+            return [_run_alone(cells[0], world)]
+        return _run_together(cells, world)
+
+
+def _run_alone(cell: Cell, world: World) -> Verdict:
+    expecting = _rounds(cell, world)
+    _settle(world)
+    wanted = [one for one in expected(world) if _round(one.id) in expecting or cell.client == "h2load"]
+    for one in wanted:
+        one.allowed |= cell.allowed
+    verdict = judge(wanted, world.recorded, cell.losses, cell.timed and cell.load == "light")
+    _check_oracles(cell, world, verdict)
+    if not cell.losses:
+        _check_links(world.links, world, verdict)
+        _check_counters(world, verdict)
+    return verdict
+
+
+def _run_together(cells: list[Cell], world: World) -> list[Verdict]:
+    """One round for each cell, all recorded by one agent."""
+    broken: list[str] = []
+    links = []
+    world.start_agent()
+    for number, cell in enumerate(cells):
+        world.round = f"r{number}"
+        already = len(world.links)
+        try:
+            cell.shape(world)
+            broken.append("")
+        except Exception:
+            broken.append(traceback.format_exc())
+        world.close_pool()
+        links.append(world.links[already:])
+    _settle(world)
+    world.stop_agent()
+    every = expected(world)
+    verdicts = []
+    for number, cell in enumerate(cells):
+        # What belongs to no round is told of in the first.
+        rounds = {f"r{number}"} if number else {"r0", *map(_round, (seen.id for seen in world.recorded.seen))}
+        rounds -= {f"r{other}" for other in range(len(cells)) if other != number}
+        wanted = [one for one in every if _round(one.id) in rounds or not number and one.id == "-"]
+        seen = [seen for seen in world.recorded.seen if _round(seen.id) in rounds]
+        verdict = judge(wanted, replace(world.recorded, seen=seen), False, cell.timed)
+        if broken[number]:
+            verdict.problems.append(broken[number])
+        _check_links(links[number], world, verdict)
+        verdicts.append(verdict)
+    _check_oracles(cells[0], world, verdicts[0])
+    _check_counters(world, verdicts[0])
+    return verdicts
+
+
+def _round(id_: str) -> str:
+    return id_.partition("-")[0]
 
 
 def _rounds(cell: Cell, world: World) -> set[str]:
@@ -130,14 +186,14 @@ def _check_oracles(cell: Cell, world: World, verdict: Verdict) -> None:
         verdict.problems.append(f"{cell.client} counts {world.answered} answers, {world.setting.server} {served}")
     if world.haproxy:
         logged = len({line.id for line in world.logged()})
-        if logged < len({one.id for one in world.made}) or logged < world.answered * 99 // 100:
+        if logged < len({one.id for one in world.made if one.status is not None}) or logged < world.answered * 99 // 100:
             verdict.problems.append(f"HAProxy has logged {logged} requests only")
 
 
-def _check_links(world: World, verdict: Verdict) -> None:
+def _check_links(connections: list[Connection], world: World, verdict: Verdict) -> None:
     """Connections that were closed while the agent was there have moved as many bytes as the clients say."""
     ends = {link.source: link for link in world.recorded.links}
-    for connection in world.links:
+    for connection in connections:
         link = ends.get(connection.local)
         if link is None:
             continue

@@ -83,6 +83,7 @@ def continued(world: World) -> None:
         if number < 2:
             interim = connection._head()[0]
             assert interim == 100, interim
+            made.is_continued = True
         connection.send(data)
         world.answer(connection, made)
 

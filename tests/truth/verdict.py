@@ -89,6 +89,7 @@ def judge(expected: list[Expected], recorded: Recorded, losses: bool, timed: boo
             verdict.touched += 1
             continue
         _compare(one, seen, verdict)
+        _compare_proxy_bytes(one, seen, verdict)
         _compare_times(one, seen, verdict, timed)
         if seen.duration_ms is not None and not seen.incomplete and one.id != "-":
             if one.side == "ingress":
@@ -156,6 +157,17 @@ def _compare(one: Expected, seen: Seen, verdict: Verdict) -> None:
         is_kept = not any(f"{side}_{mark}" in marks for mark in NOT_KEPT)
         if is_kept and must.size in (None, has.size):
             check("body", must.sha, has.sha, f"{side}'s SHA-256")
+
+
+def _compare_proxy_bytes(one: Expected, seen: Seen, verdict: Verdict) -> None:
+    """HAProxy counts the bytes of its own form of a message: of a head with n headers, 4 n - 15 less than on the wire; of a
+    chunked one, one more; and no `Connection`."""
+    if one.proxy_bytes is None or seen.incomplete:
+        return
+    for number, (side, has) in enumerate([("request", seen.bytes_received), ("response", seen.bytes_sent)]):
+        must = one.proxy_bytes[number] + 4 * seen.headers[number] - 15 - seen.framing[number] + seen.hops[number]
+        if has != must:
+            verdict.wrong("size", f"{one.name()}: {side} has {has} bytes, by HAProxy's count {must}")
 
 
 def _compare_times(one: Expected, seen: Seen, verdict: Verdict, timed: bool) -> None:

@@ -29,6 +29,7 @@ class Made:
     got: int = 0
     got_sha: str = ""
     whole: bool = False  # the response was
+    is_continued: bool = False  # by an interim response
     began: float = 0.0  # when the client sent it, monotonic seconds
     elapsed_ms: float | None = None  # until the client had read the response's end
 
@@ -177,6 +178,7 @@ class World:
             connection.clean = False
             connection.close()
             return None
+        made.is_continued |= bool(reply.interim)
         made.elapsed_ms = (time.monotonic() - made.began) * 1000
         made.status, made.got, made.got_sha, made.whole = reply.status, len(reply.body), digest(reply.body), True
         if reply.headers.get("connection", "").lower() == "close":
@@ -194,6 +196,7 @@ class World:
 
     def curl(self, method: str, path: str, data: bytes = b"", *arguments: str) -> None:
         made = Made(self.id(), method, path, "", len(data), digest(data))
+        made.is_continued = any("100-continue" in argument for argument in arguments)
         options = ["-X", method] if method != "HEAD" else ["--head"]
         if data:
             upload = self.folder / "upload"

@@ -1,0 +1,83 @@
+"""Connections by the hundred thousand, opened and closed; then everything must be back where it was."""
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from .process import Failed
+from .world import Setting, World
+
+# What may be left: this share more of memory, and a page or so where there was little.
+SHARE, SLACK = 0.05, 1 << 20
+# Connections before the first look: tables and buffers have their size then.
+WARM_SECONDS = 10
+# HAProxy keeps idle connections to the server, now more and now fewer.
+IDLE = 50
+
+
+def soak(binary: str, minutes: float, path: str) -> bool:
+    """Prints what there was before and after. Whether it is the same."""
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    setting = Setting(proxy=True, server="nginx", path=path, level="none")
+    with tempfile.TemporaryDirectory(dir=memory, prefix="truth-") as folder, \
+            World(setting, Path(folder), binary) as world:  # fmt: skip
+        world.start_agent()
+        _load(world, WARM_SECONDS)
+        before = _state(world)
+        made, end = 0, time.monotonic() + minutes * 60
+        while time.monotonic() < end:
+            made += _load(world, max(1, min(30, round(end - time.monotonic()))))
+            # The oracles are not asked here: their words would only fill the memory.
+            os.truncate(world.server.log, 0)
+            world.haproxy and world.haproxy.syslog.lines.clear()
+        after = _state(world)
+        world.stop_agent()
+    print(f"\n{path} path: {made:,} connections of clients in {minutes:g} minutes\n\n| | before | after | |\n|---|---|---|---|")
+    passed = made > 0
+    for name, first in before.items():
+        limit = first * (1 + SHARE) + (SLACK if name == "resident bytes" else 0)
+        if name.startswith("map "):
+            limit = first + IDLE
+        is_back = after[name] <= limit
+        passed &= is_back
+        print(f"| {name} | {first:,} | {after[name]:,} | {'ok' if is_back else 'WRONG'} |")
+    return passed
+
+
+def _load(world: World, seconds: int) -> int:
+    command = ["wrk", "-t1", "-c50", f"-d{seconds}s", "-H", "Connection: close", f"http://127.0.0.1:{world.front}/text/1"]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60).stdout
+    words = out.split()
+    if "requests" not in words:
+        raise Failed(f"wrk had errors:\n{out}")
+    return int(words[words.index("requests") - 1])
+
+
+def _state(world: World) -> dict[str, int]:
+    """Once it has come to rest."""
+    time.sleep(5)
+    assert world.agent is not None
+    agent = world.agent.child
+    state = {"resident bytes": agent.resident(), "descriptors": agent.descriptors()}
+    for info in Path(f"/proc/{agent.pid}/fdinfo").iterdir():
+        found = re.search(r"^map_id:\s*(\d+)$", info.read_text(), re.MULTILINE)
+        if found is None:
+            continue
+        shown = _bpftool("show", found.group(1))
+        if shown.get("name") == "connections":
+            entries = [entry["formatted"]["value"] for entry in _bpftool("dump", found.group(1))]
+            # Others on this machine have connections, too.
+            state["map connections"] = sum(entry["pid"] in world.watched for entry in entries)
+    if not any(name.startswith("map ") for name in state):
+        raise Failed("sidetap holds no map that is known here")
+    return state
+
+
+def _bpftool(verb: str, number: str) -> Any:
+    done = subprocess.run(["bpftool", "-j", "map", verb, "id", number], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
