@@ -1,0 +1,360 @@
+#!/usr/bin/env python3
+"""What scripts/test-kernels runs in its virtual machine: sidetap on the kernel there, against requests that are counted.
+
+HAProxy stands in front of a backend; curl and a client that pipelines ask it. On every capture path the kernel has, with
+summaries and with whole bodies, each request must be recorded four times and no more: by its client, by HAProxy on both
+of its sides, and by the backend, each with the right process, and the same as HAProxy's own log has it.
+
+usage: guest.py SIDETAP FOLDER
+Results go to FOLDER: `result.json`, the logs of a run that failed, and `done`, which says `passed` or `failed`.
+"""
+
+import base64
+import hashlib
+import http.server
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+FRONT, BACK = 8080, 8081
+# Emulated, everything takes fifty times as long.
+PATIENCE = 60
+
+
+def say(text):
+    """To the console, from where scripts/test-kernels hands on lines that begin so."""
+    for line in str(text).splitlines():
+        print("guest:", line, flush=True)
+
+
+def text_of(seed, size):
+    """A body that no other has a part of: `size` bytes of text."""
+    pieces = (hashlib.sha256(f"{seed}/{i}".encode()).hexdigest() for i in range(size // 64 + 1))
+    return "".join(pieces).encode()[:size]
+
+
+def binary_of(seed, size):
+    """The same, and no UTF-8."""
+    return b"\xff\x00" + bytes.fromhex(text_of(seed, 2 * size).decode())[: size - 2]
+
+
+class Backend(http.server.BaseHTTPRequestHandler):
+    """`/text/SIZE/ID` and `/binary/SIZE/ID` answer with that body, `/echo/ID` with the request's."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = 65536
+
+    def do_GET(self):
+        kind, size, name = self.path.split("/")[1:]
+        if kind == "missing":
+            return self.answer(404, b"no such thing\n")
+        return self.answer(200, (text_of if kind == "text" else binary_of)(name, int(size)))
+
+    do_HEAD = do_GET
+
+    def do_POST(self):
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.answer(200, self.rfile.read(int(self.headers["Content-Length"])))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return self.answer(200, body)
+
+    def answer(self, status, body):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+class Request:
+    def __init__(self, name, path, method="GET", body=b"", chunked=False, status=200, answer=b""):
+        self.name, self.path, self.method, self.body = name, f"{path}/{name}", method, body
+        self.chunked, self.status, self.answer = chunked, status, answer
+        self.client = None  # (process, PID)
+        self.received = 0  # bytes of the answer, its head included, as the client counts them
+
+
+def requests(run):
+    """What is asked in one run, by client: groups, each on one connection."""
+    number = iter(range(1000))
+
+    def name():
+        return f"{run}-{next(number)}"
+
+    def get(kind, size):
+        id = name()
+        return Request(id, f"/{kind}/{size}", answer=(text_of if kind == "text" else binary_of)(id, size))
+
+    def post(make, size, chunked=False):
+        id = name()
+        body = make(id, size)
+        return Request(id, "/echo", "POST", body, chunked, answer=body)
+
+    def head():
+        return Request(name(), "/text/777", "HEAD")
+
+    def missing():
+        return Request(name(), "/missing/0", status=404, answer=b"no such thing\n")
+
+    kept_alive = [get("text", 200 + i) for i in range(16)]
+    alone = [[get("text", 0)], [get("binary", 5000)], [post(text_of, 10)], [post(binary_of, 4000)], [head()], [missing()]]
+    large = [[get("text", 40_000)], [get("binary", 300_000)], [post(text_of, 70_000)], [post(binary_of, 300_000)]]
+    chunked = [[post(text_of, 3000, chunked=True)], [post(binary_of, 50_000, chunked=True)]]
+    pipelined = [[get("text", 100 * i) for i in range(1, 9)], [get("binary", 3000 + i) for i in range(8)]]
+    return [kept_alive, *alone, *large, *chunked], pipelined
+
+
+def curl(group, folder):
+    """Asks for the whole group with one curl, on one connection."""
+    command = ["curl"]
+    for request in group:
+        if request is not group[0]:
+            command.append("--next")
+        command += ["-sS", "--max-time", str(PATIENCE), "-w", "%{size_header} %{size_download}\n"]
+        command += ["-o", str(folder / request.name), f"http://127.0.0.1:{FRONT}{request.path}"]
+        if request.method == "HEAD":
+            command.append("-I")
+        if request.method == "POST":
+            file = folder / f"{request.name}.body"
+            file.write_bytes(request.body)
+            command += ["--data-binary", f"@{file}", "-H", "Content-Type: application/octet-stream"]
+        if request.chunked:
+            command += ["-H", "Transfer-Encoding: chunked"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    sizes, errors = process.communicate()
+    assert process.returncode == 0, f"curl failed: {errors}"
+    for request, size in zip(group, sizes.splitlines(), strict=True):
+        request.client = ("curl", process.pid)
+        request.received = sum(map(int, size.split()))
+        got = (folder / request.name).read_bytes()
+        assert request.method == "HEAD" or got == request.answer, f"curl got another answer to {request.path}"
+
+
+def pipeline(group):
+    """Sends the whole group before it reads the first answer."""
+    with socket.create_connection(("127.0.0.1", FRONT), PATIENCE) as connection:
+        connection.sendall(b"".join(f"GET {r.path} HTTP/1.1\r\nHost: pipelined\r\n\r\n".encode() for r in group))
+        answers = connection.makefile("rb")
+        for request in group:
+            request.client = ("python3", os.getpid())
+            head = b"".join(iter(answers.readline, b"\r\n"))
+            request.received = len(head) + 2 + len(request.answer)
+            assert answers.read(len(request.answer)) == request.answer, f"another answer to {request.path}"
+
+
+def until(what, condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited in vain for {what}")
+        time.sleep(0.1)
+
+
+class Scene:
+    """HAProxy and the backend, which outlive the agents: later ones find connections that are open."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.log = folder / "haproxy.log"
+        config = folder / "haproxy.cfg"
+        config.write_text(
+            f"""global
+    log stdout format raw local0
+    nbthread 1
+defaults
+    mode http
+    log global
+    option httplog
+    timeout connect {PATIENCE}s
+    timeout client {PATIENCE}s
+    timeout server {PATIENCE}s
+frontend front
+    bind 127.0.0.1:{FRONT}
+    default_backend back
+backend back
+    server one 127.0.0.1:{BACK}
+"""
+        )
+        backend = [sys.executable, __file__, "backend"]
+        self.backend = subprocess.Popen(backend, stdout=subprocess.DEVNULL, stderr=(folder / "backend.log").open("w"))
+        until("the backend", lambda: is_open(BACK))
+        haproxy = [shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin"), "-db", "-f", str(config)]
+        self.haproxy = subprocess.Popen(haproxy, stdout=self.log.open("w"), stderr=subprocess.STDOUT)
+        until("HAProxy", lambda: is_open(FRONT))
+
+    def logged(self):
+        """By path, from `option httplog`: a request's status, and how long it took in ms."""
+        line = re.compile(r" front back/one [-\d]+/[-\d]+/[-\d]+/[-\d]+/(\d+) (\d+) .*\"[A-Z]+ (\S+) HTTP")
+        found = {}
+        for match in line.finditer(self.log.read_text()):
+            found.setdefault(match[3], []).append((int(match[2]), int(match[1])))
+        return found
+
+
+def is_open(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def record(scene, sidetap, path, level):
+    """One run of the agent. Answers how many requests were made and recorded; raises where anything is wrong."""
+    run = f"{path}-{level}"
+    folder = scene.folder / run
+    folder.mkdir()
+    config = folder / "sidetap.yaml"
+    config.write_text(
+        f"""version: 2
+services:
+  event_stores: [{{type: disabled}}]
+  object_stores: [{{type: stdout}}]
+stacks:
+  all: {{plugins: [{{type: http_capture, config: {{level: {level}, format: json}}}}]}}
+tap: {{direction: all, http: {{stack: all}}}}
+"""
+    )
+    out, log = folder / "sidetap.out", folder / "sidetap.log"
+    command = [sidetap, "--config", str(config), "--capture-path", path, "--buffer-size", "4096"]
+    agent = subprocess.Popen(command, stdout=out.open("wb"), stderr=log.open("wb"))
+    try:
+        until("the agent", lambda: b"capturing" in log.read_bytes() or agent.poll() is not None)
+        assert agent.poll() is None, f"the agent ended: {log.read_text()[-2000:]}"
+        by_curl, pipelined = requests(run)
+        for group in by_curl:
+            curl(group, folder)
+        for group in pipelined:
+            pipeline(group)
+        made = [request for group in by_curl + pipelined for request in group]
+        expected = 4 * len(made)
+        until(f"{expected} records", lambda: out.read_bytes().count(b"\n") >= expected)
+    finally:
+        agent.send_signal(signal.SIGTERM)
+        agent.wait(PATIENCE)
+    return judge(scene, made, out.read_text(), log.read_text())
+
+
+def judge(scene, made, out, log):
+    records = {}
+    for line in out.splitlines():
+        record = json.loads(line)
+        records.setdefault(record["request"]["path"], []).append(record)
+    assert set(records) <= {r.path for r in made}, f"never asked for: {set(records) - {r.path for r in made}}"
+
+    logged, late = scene.logged(), 0.0
+    for request in made:
+        whose = sorted(sides(record) for record in records.get(request.path, []))
+        assert whose == sorted(
+            [
+                ("egress", *request.client),
+                ("ingress", "haproxy", scene.haproxy.pid),
+                ("egress", "haproxy", scene.haproxy.pid),
+                ("ingress", "python3", scene.backend.pid),
+            ]
+        ), f"{request.path}, asked by {request.client}, is recorded for {whose}"
+        assert len(logged.get(request.path, [])) == 1, f"HAProxy's log has {logged.get(request.path)} of {request.path}"
+        status, took = logged[request.path][0]
+        for record in records[request.path]:
+            compare(request, record, status)
+            if sides(record)[:2] == ("ingress", "haproxy"):
+                late = max(late, abs(record["duration_ms"] - took))
+
+    counters = dict(re.findall(r"([a-z_.]+)=(\d+)", log.splitlines()[-1]))
+    lost = {name: n for name, n in counters.items() if name.startswith(("lost", "kernel.unreadable")) and n != "0"}
+    assert counters["seen"] == str(4 * len(made)) and not lost, f"the agent's counters: {log.splitlines()[-1]}"
+    return {"made": len(made), "recorded": sum(map(len, records.values())), "off_ms": round(late, 3)}
+
+
+def sides(record):
+    """Direction, process and PID of a record."""
+    metadata = record["metadata"]
+    name = re.sub(r"^python3.*", "python3", metadata["process_exe"].rsplit("/", 1)[-1])
+    return record["direction"].split("-")[0], name, int(metadata["process_id"])
+
+
+def compare(request, record, status):
+    """A record with what was asked and answered; bodies where the record has them."""
+    where = f"{request.path}, {sides(record)}"
+    assert "incomplete" not in record, f"{where}: {record['incomplete']}"
+    got = (record["request"]["method"], record["response"]["status"])
+    assert got == (request.method, request.status) and status == request.status, f"{where}: {got}"
+    if sides(record) == ("egress", *request.client) or sides(record)[:2] == ("ingress", "haproxy"):
+        answer = record["metadata"]["bytes_received" if sides(record)[0] == "egress" else "bytes_sent"]
+        assert answer == request.received, f"{where}: an answer of {answer} bytes, of {request.received} by its client"
+    for side, body in (("request", request.body), ("response", request.answer)):
+        size = record[side].get("body_bytes", 0)
+        assert size == len(body), f"{where}: {size} bytes in the body of the {side} are not the {len(body)} sent"
+        if "headers" not in record["request"]:
+            continue
+        kept = body_of(record[side])
+        assert kept == body, f"{where}: body of the {side}, {len(kept)} bytes, is not the {len(body)} bytes sent"
+
+
+def body_of(message):
+    body = message.get("body", "")
+    return base64.b64decode(body) if message.get("body_encoding") == "base64" else body.encode()
+
+
+def check(sidetap):
+    """By capture path: instructions verified, by BPF program."""
+    done = subprocess.run([sidetap, "check", "--programs"], capture_output=True, text=True)
+    say(done.stdout)
+    assert done.returncode == 0, f"sidetap check failed: {done.stderr[-4000:]}"
+    paths, programs = {}, None
+    for line in done.stdout.splitlines():
+        if heading := re.match(r"(\w+) path, ", line):
+            programs = paths.setdefault(heading[1], {})
+        elif program := re.fullmatch(r" +(\d+)  (\w+)", line):
+            programs[program[2]] = int(program[1])
+    assert paths and all(paths.values()), "sidetap check listed no program"
+    return paths
+
+
+def test(sidetap, results):
+    result = {"kernel": os.uname().release, "programs": check(sidetap), "runs": {}}
+    folder = pathlib.Path(tempfile.mkdtemp())
+    try:
+        scene = Scene(folder)
+        for path in result["programs"]:
+            for level in ("summary", "full"):
+                began = time.monotonic()
+                found = record(scene, sidetap, path, level)
+                result["runs"][f"{path} {level}"] = found
+                say(f"{path} path, level {level}: {found['made']} requests, {found['recorded']} records, none lost, "
+                    f"durations at most {found['off_ms']} ms off HAProxy's ({time.monotonic() - began:.0f} s)")
+    except BaseException:
+        shutil.copytree(folder, results / "failed", dirs_exist_ok=True)
+        raise
+    (results / "result.json").write_text(json.dumps(result))
+
+
+def main():
+    if sys.argv[1] == "backend":
+        return http.server.ThreadingHTTPServer(("127.0.0.1", BACK), Backend).serve_forever()
+    results = pathlib.Path(sys.argv[2])
+    verdict = "failed"
+    try:
+        say(f"Linux {os.uname().release}")
+        subprocess.run(["/sbin/ip", "link", "set", "lo", "up"], check=True)
+        test(sys.argv[1], results)
+        verdict = "passed"
+    except BaseException as error:
+        say(f"failed: {type(error).__name__}: {error}")
+    (results / "done").write_text(verdict)
+
+
+main()
