@@ -274,7 +274,7 @@ fn a_block_that_unpacks_without_end_is_refused() {
     assert_eq!(Decoder::joined().decode(&vec![0xbe; MAX_BLOCK]), Err(Error::TooLarge));
     let sizes = vec![0x20; MAX_BLOCK];
     assert!(Decoder::from_start().decode(&sizes).is_ok(), "many sizes are only long");
-    let empties = vec![0x40, 0, 0].repeat(MAX_FIELDS);
+    let empties = [0x40, 0, 0].repeat(MAX_FIELDS);
     let fields = Decoder::from_start().decode(&empties).unwrap();
     assert_eq!(fields.fields.len(), MAX_FIELDS);
 }
