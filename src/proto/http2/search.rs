@@ -40,6 +40,9 @@ struct Chain {
     last: FrameHead,
     /// The stream whose header block is not complete.
     open: Option<u32>,
+    /// It is one body frame so far, which needs more of the same body behind it: the end of another frame can read like
+    /// one, with all that truly follows behind it.
+    is_doubtful: bool,
 }
 
 /// What is known after a look.
@@ -130,14 +133,17 @@ impl Search {
 }
 
 impl Chain {
+    /// None where no chain begins with such a frame: an empty one is too easily found.
     fn new(start: u64, last: FrameHead) -> Option<Chain> {
         let mut open = None;
-        let begins = last.kind != Kind::Continuation && follows(&mut open, &last);
-        begins.then_some(Chain { start, points: 0, last, open })
+        let begins = last.length > 0 && last.kind != Kind::Continuation && follows(&mut open, &last);
+        begins.then_some(Chain { start, points: 0, last, open, is_doubtful: last.kind == Kind::Data })
     }
 
-    fn with(mut self, last: FrameHead) -> Option<Chain> {
-        follows(&mut self.open, &last).then_some(Chain { last, ..self })
+    fn with(mut self, next: FrameHead) -> Option<Chain> {
+        let is_more = next.kind == Kind::Data && next.stream == self.last.stream;
+        let follows = follows(&mut self.open, &next) && (!self.is_doubtful || is_more);
+        follows.then_some(Chain { last: next, is_doubtful: false, ..self })
     }
 
     fn rank(&self) -> (u32, u64) {

@@ -127,27 +127,41 @@ fn long(top: u32) -> (u16, u32) {
     (ORDERED[at as usize + nth as usize], bits as u32)
 }
 
+/// The other half, for tests.
 #[cfg(test)]
-mod tests {
+pub(super) mod encoder {
     use super::*;
 
     /// The code of a symbol, right-aligned, and its bits.
-    fn code(symbol: u16) -> (u64, u32) {
+    pub fn code(symbol: u16) -> (u32, u32) {
         let at = ORDERED.iter().position(|&s| s == symbol).unwrap();
         let bits = usize::from(LENGTHS[usize::from(symbol)]);
         let (first, from) = FIRSTS[bits];
-        (u64::from(from >> (32 - bits)) + (at - usize::from(first)) as u64, bits as u32)
+        ((from >> (32 - bits)) + (at - usize::from(first)) as u32, bits as u32)
     }
 
-    fn encode(text: &[u8]) -> Vec<u8> {
-        let mut bits = String::new();
-        text.iter().for_each(|&byte| {
+    pub fn encode(text: &[u8]) -> Vec<u8> {
+        let (mut coded, mut bits, mut count) = (Vec::new(), 0u64, 0);
+        for &byte in text {
             let (code, length) = code(u16::from(byte));
-            bits += &format!("{code:0width$b}", width = length as usize);
-        });
-        bits += &"1".repeat((8 - bits.len() % 8) % 8);
-        (0..bits.len() / 8).map(|at| u8::from_str_radix(&bits[8 * at..8 * at + 8], 2).unwrap()).collect()
+            bits = bits << length | u64::from(code);
+            count += length;
+            while count >= 8 {
+                count -= 8;
+                coded.push((bits >> count) as u8);
+            }
+        }
+        if count > 0 {
+            coded.push((bits << (8 - count)) as u8 | (0xff >> count));
+        }
+        coded
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::encoder::{code, encode};
+    use super::*;
 
     fn decoded(coded: &[u8]) -> Option<Vec<u8>> {
         let mut out = Vec::new();
@@ -182,7 +196,8 @@ mod tests {
             (192, (0x3ffffe0, 26)),
             (203, (0x7ffffde, 27)),
             (2, (0xfffffe2, 28)),
-            (254, (0xffffff0, 28)),
+            (254, (0x7fffff0, 27)),
+            (249, (0xffffffe, 28)),
             (10, (0x3ffffffc, 30)),
             (END_OF_STRING, (0x3fffffff, 30)),
         ] {

@@ -1,6 +1,8 @@
 //! Header compression (RFC 7541), the decoding half, for a watcher: it may begin midway, and what it cannot know it
 //! says.
 
+#[cfg(test)]
+pub(super) mod encoder;
 mod huffman;
 mod integer;
 mod statics;
