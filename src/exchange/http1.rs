@@ -482,8 +482,11 @@ impl Http1 {
         if is_next_there && (!self.response.lost || self.open[at].began > self.response.lost_at) {
             self.doubt(true, false);
         }
-        // Between the request and the end of the loss there is room for more requests and responses.
-        if self.response.lost && self.open[at].request.is_some() && self.open[at].began <= self.response.lost_at {
+        // Between the request and the end of the loss there is room for more requests and responses. Of responses that
+        // were lost before the first one seen nothing may tell: that requests were lost does.
+        let is_first = self.response.lost_at == 0;
+        let is_before_loss = self.open[at].began <= self.response.lost_at || is_first && self.request.lost;
+        if self.response.lost && self.open[at].request.is_some() && is_before_loss {
             self.open[at].miss(Missing::PairingUncertain);
         }
         self.response.lost = false;

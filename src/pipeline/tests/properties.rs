@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::TestCaseResult;
+use proptest::test_runner::{RngSeed, TestCaseResult};
 
 use super::kernel::{Kernel, Socket, Unseen};
 use super::*;
@@ -400,8 +400,9 @@ fn assert_far_ones_whole(exchanges: &[Exchange], talk: &Talk, unseen: &[Unseen],
 }
 
 fn cases() -> ProptestConfig {
-    let cases = std::env::var("CASES").map_or(60, |n| n.parse().unwrap());
-    ProptestConfig { cases, max_shrink_iters: 2000, ..ProptestConfig::default() }
+    let asked = std::env::var("CASES").ok().map(|n| n.parse().unwrap());
+    let rng_seed = if asked.is_some() { RngSeed::Random } else { RngSeed::Fixed(1) };
+    ProptestConfig { cases: asked.unwrap_or(60), rng_seed, max_shrink_iters: 2000, ..ProptestConfig::default() }
 }
 
 /// Plays the plan and checks each of its connections; says what came of one where the check fails.
