@@ -186,6 +186,9 @@ impl Processes {
         let mut known = self.write();
         known.forget_ended(time);
         let container = container_of(&info.cgroups).map(|found| self.containers.get(&found.id));
+        if is_exec && known.has_moved(info) {
+            known.mount_namespaces.remove(&info.mount_namespace);
+        }
         let files = known.files_at(info.mount_namespace, container.as_deref(), time, is_exec);
         let is_unread = files.is_none();
         let process = Arc::new(Process {
@@ -440,6 +443,15 @@ impl Known {
                 self.lives += 1;
             }
         }
+    }
+
+    /// Whether the process was in another mount namespace before this exec: what was read of the one it is in may be of
+    /// one that has ended, whose number it has.
+    fn has_moved(&self, info: &ProcessInfo) -> bool {
+        let Some(pid) = self.by_pid.get(&info.owner.pid) else { return false };
+        let before = pid.lives.iter().filter(|life| is_same(life.process.started, info.owner.started));
+        let last = before.filter(|life| life.exec_id < info.owner.exec_id).max_by_key(|life| life.exec_id);
+        last.is_some_and(|life| life.mount_namespace != info.mount_namespace)
     }
 
     /// The files that hold for a program that begins at that time; none: they are to be read.

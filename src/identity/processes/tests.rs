@@ -132,6 +132,25 @@ fn without_anybody_to_ask_what_is_not_known_is_its_id() {
     assert_eq!((process.pid, process.exe.as_str()), (7, ""));
 }
 
+/// The kernel gives the number of a namespace that has ended to the next.
+#[test]
+fn the_files_of_an_ended_mount_namespace_are_not_those_of_the_next() {
+    let (processes, questions) = Processes::with_questions(Arc::default());
+    let within = |owner: Owner, namespace: u32| ProcessInfo { mount_namespace: namespace, ..info(owner, "/bin/x") };
+    for (pid, time) in [(7, START), (8, START + 30 * SECOND)] {
+        processes.learn(&within(owner(pid, time, 1), 1), time, false);
+        processes.learn(&within(owner(pid, time, 2), 5), time, true);
+        let asked = questions.try_iter().filter(|asked| matches!(asked, Question::Files { mount_namespace: 5, .. }));
+        assert_eq!(asked.count(), 1, "of process {pid}");
+        processes.begin_files(5);
+        processes.learn_files(5, Arc::default(), 0..=time);
+        // Further programs in it do without, once it has settled.
+        processes.learn(&within(owner(pid, time, 3), 5), time + 11 * SECOND, true);
+        assert!(questions.is_empty());
+        processes.exited(pid, time, time + 12 * SECOND);
+    }
+}
+
 #[test]
 fn a_process_that_no_event_told_of_is_asked_for_once() {
     let (processes, questions) = Processes::with_questions(Arc::default());
