@@ -120,7 +120,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def write(self, data):
-        if self.command != "HEAD":
+        # With nothing behind the head, the other side may have gone already.
+        if data and self.command != "HEAD":
             self.wfile.write(data)
             self.sha.update(data)
             self.line["sent"] += len(data)
