@@ -41,8 +41,8 @@ def set_up() -> str:
         return os.path.abspath(answer.read())
 
 
-def matrix(binary: str, chosen: list[Cell], keep: Path | None) -> bool:
-    """Runs the cells. Whether all passed."""
+def matrix(binary: str, chosen: list[Cell], keep: Path | None, may_be_late: bool) -> bool:
+    """Runs the cells. Whether all passed. `may_be_late`: or were only late, a few times each, in every run."""
     began = time.monotonic()
     print(f"\n[3/3] {len(chosen)} cells\n\n{report.heading()}", flush=True)
     results: list[tuple[Cell, Verdict | str]] = []
@@ -57,9 +57,10 @@ def matrix(binary: str, chosen: list[Cell], keep: Path | None) -> bool:
     verdicts = [verdict for _, verdict in results if isinstance(verdict, Verdict)]
     made, recorded = sum(one.made for one in verdicts), sum(one.recorded for one in verdicts)
     passed = sum(one.passed() for one in verdicts)
-    print(f"\n{passed} of {len(verdicts)} cells passed, {len(results) - len(verdicts)} skipped; {recorded:,} of {made:,}"
+    late = sum(one.is_seldom_late() for one in verdicts)
+    print(f"\n{passed} of {len(verdicts)} cells passed, {late} late, {len(results) - len(verdicts)} skipped; {recorded:,} of {made:,}"
           f" transactions recorded; {time.monotonic() - began:.0f} s; target/truth.json")  # fmt: skip
-    return passed == len(verdicts) > 0
+    return passed + (late if may_be_late else 0) == len(verdicts) > 0
 
 
 def _groups(chosen: list[Cell], keep: Path | None) -> list[list[Cell]]:
@@ -92,7 +93,8 @@ def _run(cells: list[Cell], binary: str, folder: Path | None) -> list[Verdict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--short", action="store_true", help="the cells that scripts/test runs")
+    parser.add_argument("--short", action="store_true", help="the cells that scripts/test runs, on machines"
+                        " whose CPUs others have too: a cell that was only late, and seldom, is told and does not fail")  # fmt: skip
     parser.add_argument("--only", metavar="REGEX", default="", help="cells whose name matches")
     parser.add_argument("--list", action="store_true", help="name the cells and run none")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave each cell's files there")
@@ -108,7 +110,8 @@ def main() -> None:
         allow_open_files(12_000)
         if options.soak is not None:
             sys.exit(not soak(set_up(), options.soak, options.capture_path))
-        sys.exit(not matrix(set_up(), chosen, options.keep.resolve() if options.keep else None))
+        sys.exit(not matrix(set_up(), chosen, options.keep.resolve() if options.keep else None,
+                            may_be_late=options.short))  # fmt: skip
     except Failed as error:
         sys.exit(f"truth: {error}")
     except KeyboardInterrupt:

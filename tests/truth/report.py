@@ -25,7 +25,7 @@ def row(name: str, verdict: Verdict | str) -> str:
 
 def _word(verdict: Verdict) -> str:
     if not verdict.passed():
-        return "WRONG"
+        return "LATE" if verdict.is_seldom_late() else "WRONG"
     return "ok" if verdict.tries == 1 else f"ok in run {verdict.tries}"
 
 
