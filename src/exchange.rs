@@ -74,6 +74,25 @@ pub struct Connection {
     pub local: Address,
     pub remote: Address,
     pub process: Arc<Process>,
+    /// None in the clear.
+    pub tls: Option<Tls>,
+}
+
+/// What TLS is on a connection, as far as it is known; none stands for what was not seen or not agreed on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// `1.3`, `1.2`.
+    pub version: Option<&'static str>,
+    /// The name that the client asked for (RFC 6066 section 3).
+    pub sni: Option<Arc<str>>,
+    /// The protocol agreed on (RFC 7301).
+    pub alpn: Option<Arc<str>>,
+    /// As IANA names it.
+    pub cipher: Option<&'static str>,
+    /// The one that the watched process uses.
+    pub library: Option<&'static str>,
+    /// Why the connection could not be opened; none where it could.
+    pub uncovered: Option<&'static str>,
 }
 
 impl Connection {

@@ -74,11 +74,13 @@ pub fn authority(head: &Head) -> Option<&[u8]> {
     Some(authority).filter(|authority| !authority.is_empty())
 }
 
-/// The scheme: for ingress an absolute target's own, or `:scheme`; else `http`. CONNECT has none.
+/// The scheme: for ingress an absolute target's own; `https` within TLS; for ingress `:scheme`; else `http`. CONNECT has
+/// none.
 pub fn scheme<'a>(connection: &Connection, head: &'a Head) -> Option<&'a [u8]> {
     match Target::of(head) {
         Target::Authority(_) => None,
         Target::Absolute { scheme, .. } if connection.direction == Direction::Ingress => Some(scheme),
+        _ if connection.tls.is_some() => Some(b"https"),
         _ if connection.direction == Direction::Ingress && !head.scheme().is_empty() => Some(head.scheme()),
         _ => Some(b"http"),
     }
@@ -132,7 +134,9 @@ fn append_origin(out: &mut Vec<u8>, connection: &Connection, scheme: &[u8], aske
         return append_port(out, scheme, peer.port());
     }
     let ingress = connection.direction == Direction::Ingress;
-    if let Some(asked) = asked.filter(|asked| ingress || asked.agrees_with(peer, names(connection))) {
+    if let Some(asked) =
+        asked.filter(|asked| ingress || asked.agrees_with(peer, default_port(scheme), names(connection)))
+    {
         return append_asked(out, scheme, asked);
     }
     append_ip(out, peer.ip());
@@ -163,11 +167,14 @@ fn append_asked(out: &mut Vec<u8>, scheme: &[u8], asked: HostPort) {
 }
 
 fn append_port(out: &mut Vec<u8>, scheme: &[u8], port: u16) {
-    let default = if scheme == b"https" { DEFAULT_PORT_TLS } else { DEFAULT_PORT };
-    if port != default {
+    if port != default_port(scheme) {
         out.push(b':');
         append_number(out, port.into());
     }
+}
+
+fn default_port(scheme: &[u8]) -> u16 {
+    if scheme == b"https" { DEFAULT_PORT_TLS } else { DEFAULT_PORT }
 }
 
 fn append_ip(out: &mut Vec<u8>, ip: IpAddr) {
@@ -267,8 +274,8 @@ impl<'a> HostPort<'a> {
     }
 
     /// Whether this can be the peer's name: the same port, and nothing known that says otherwise.
-    fn agrees_with(&self, peer: SocketAddr, names: Option<&Names>) -> bool {
-        if self.port.unwrap_or(DEFAULT_PORT) != peer.port() || self.host == UNKNOWN {
+    fn agrees_with(&self, peer: SocketAddr, default: u16, names: Option<&Names>) -> bool {
+        if self.port.unwrap_or(default) != peer.port() || self.host == UNKNOWN {
             return false;
         }
         if let Some(ip) = self.ip() {

@@ -187,6 +187,7 @@ impl Conn {
             local: info.local.clone(),
             remote: info.remote.clone(),
             process,
+            tls: None,
         };
         if left_out || !wants(env.settings.tap.direction, direction) {
             self.ignore(env);

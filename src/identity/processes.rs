@@ -277,15 +277,22 @@ impl Processes {
 
     /// What the files of a mount namespace say; nothing where they could not be read. `during`: from when on the process
     /// was in it that they were read through, until they were read. Of programs that ran at no such time another namespace
-    /// may have had the number.
-    pub(super) fn learn_files(&self, mount_namespace: u32, files: Arc<Files>, during: RangeInclusive<u64>) {
+    /// may have had the number; so of those that are `gone`, though their end was not heard of yet.
+    pub(super) fn learn_files(
+        &self,
+        mount_namespace: u32,
+        files: Arc<Files>,
+        during: RangeInclusive<u64>,
+        gone: &HashSet<u32>,
+    ) {
         let known = &mut *self.write();
         if known.has_room_for_namespaces() {
             known.mount_namespaces.entry(mount_namespace).or_default().files = Some(files.clone());
         }
         let lives = known.by_pid.values_mut().flat_map(|pid| &mut pid.lives);
         let ran = |life: &Life| life.since <= *during.end() && life.ended.is_none_or(|end| end >= *during.start());
-        for life in lives.filter(|life| life.mount_namespace == mount_namespace && ran(life)) {
+        let is_gone = |life: &Life| life.since < *during.start() && gone.contains(&life.process.pid);
+        for life in lives.filter(|life| life.mount_namespace == mount_namespace && ran(life) && !is_gone(life)) {
             if life.files.as_ref().is_some_and(|before| Arc::ptr_eq(before, &files)) {
                 continue;
             }
@@ -314,7 +321,17 @@ impl Processes {
         let since = known.by_pid.get(&first).and_then(|pid| pid.lives.iter().rfind(is_in)).map_or(0, |life| life.since);
         let lives = known.by_pid.values().flat_map(|pid| &pid.lives).filter(is_in);
         let others = lives.map(|life| (life.process.pid, life.since)).filter(|(pid, _)| *pid != first);
-        [(first, since)].into_iter().chain(others.take(7)).collect()
+        // What is read through the oldest holds for the most.
+        let mut others: Vec<_> = others.collect();
+        others.sort_unstable_by_key(|&(_, since)| since);
+        [(first, since)].into_iter().chain(others.into_iter().take(7)).collect()
+    }
+
+    /// Processes in a mount namespace that began before that time and have not ended, as far as is known.
+    pub(super) fn older_than(&self, mount_namespace: u32, time: u64) -> Vec<u32> {
+        let known = self.read();
+        let is_in = |life: &&Life| life.ended.is_none() && life.mount_namespace == mount_namespace && life.since < time;
+        known.by_pid.values().flat_map(|pid| &pid.lives).filter(is_in).map(|life| life.process.pid).collect()
     }
 
     /// All processes that have not ended, as far as is known, with the program that each is.
@@ -345,7 +362,7 @@ impl Processes {
         if !self.ask(Question::Files { mount_namespace, pid }) {
             self.stats.lost_identities.add(1);
             self.begin_files(mount_namespace);
-            self.learn_files(mount_namespace, Arc::default(), 0..=u64::MAX);
+            self.learn_files(mount_namespace, Arc::default(), 0..=u64::MAX, &HashSet::new());
         }
     }
 

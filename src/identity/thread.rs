@@ -154,6 +154,9 @@ impl Identity {
         // What they said before may have been another namespace's, of the same number.
         let (files, since) = read.unwrap_or_default();
         files.read_at(now);
-        self.processes.learn_files(mount_namespace, files, since..=now);
+        // The event of an end is read later than the files are.
+        let older = self.processes.older_than(mount_namespace, since).into_iter();
+        let gone = older.filter(|&pid| proc::namespace(pid, "mnt") != Some(mount_namespace)).collect();
+        self.processes.learn_files(mount_namespace, files, since..=now, &gone);
     }
 }

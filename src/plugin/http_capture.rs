@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::config::{HttpCapture, Tags};
 use crate::exchange::{
-    Address, Connection, Container, ContainerFacts, Direction, Exchange, Level, Missing, Pod, Protocol, Record, grpc,
+    Address, Connection, Container, ContainerFacts, Direction, Exchange, Level, Missing, Pod, Protocol, Record, Tls,
+    grpc,
 };
 use crate::proto::{Head, Version};
 use crate::rules::{Fact, Facts, Field, Peer, decide};
@@ -87,8 +88,10 @@ impl Facts for SoFar<'_> {
             Field::DurationMs => self.known(self.duration_ms, |ms| Some(Fact::Float(ms))),
             Field::Src(peer) => self.peer(peer, self.connection.source(), true),
             Field::Dst(peer) => self.peer(peer, self.connection.destination(), false),
-            Field::TlsEnabled => Fact::Bool(false),
-            Field::TlsVersion | Field::TlsSni | Field::TlsAlpn => Fact::Absent,
+            Field::TlsEnabled => Fact::Bool(self.connection.tls.is_some()),
+            Field::TlsVersion => self.tls(|tls| tls.version),
+            Field::TlsSni => self.tls(|tls| tls.sni.as_deref()),
+            Field::TlsAlpn => self.tls(|tls| tls.alpn.as_deref()),
             Field::Protocol => Fact::Text(Cow::Borrowed(self.protocol().name())),
             Field::GrpcService => self.request_text(|head| Some(text(grpc::called(head)?.0))),
             Field::GrpcMethod => self.request_text(|head| Some(text(grpc::called(head)?.1))),
@@ -123,6 +126,11 @@ impl<'a> SoFar<'a> {
             Some(head) if is_http2(head) => Protocol::Http2,
             _ => Protocol::Http1,
         }
+    }
+
+    fn tls<'s>(&'s self, part: impl FnOnce(&'s Tls) -> Option<&'s str>) -> Fact<'s> {
+        let part = self.connection.tls.as_ref().and_then(part);
+        part.map_or(Fact::Absent, |part| Fact::Text(Cow::Borrowed(part)))
     }
 
     /// What the runtime says of the watched process's container.
@@ -292,7 +300,14 @@ mod tests {
         names.network.set_runtime(RuntimeNames::new(&all).of(Some("id-of-me")));
         let process = Process { container: Some(all[0].clone()), names: Some(Arc::new(names)), ..Process::default() };
         let address = |ip: &str| Address::Ip(SocketAddr::new(ip.parse::<IpAddr>().unwrap(), 80));
-        Connection { id: 1, direction, local: address(ME), remote: address(peer), process: Arc::new(process) }
+        Connection {
+            id: 1,
+            direction,
+            local: address(ME),
+            remote: address(peer),
+            process: Arc::new(process),
+            tls: None,
+        }
     }
 
     fn fact(connection: &Connection, field: &str) -> Option<String> {
@@ -302,6 +317,23 @@ mod tests {
             Fact::Absent => None,
             other => panic!("{field}: {other:?}"),
         }
+    }
+
+    #[test]
+    fn rules_see_what_tls_is_on_the_connection() {
+        let mut connection = connection(Direction::Ingress, OTHER);
+        let enabled = |connection: &Connection| {
+            let tags = Tags::default();
+            let facts = SoFar::new(connection, &tags);
+            matches!(facts.fact(&Field::TlsEnabled), Fact::Bool(true))
+        };
+        assert!(!enabled(&connection));
+        assert_eq!(fact(&connection, "tls.sni"), None);
+        connection.tls = Some(Tls { version: Some("1.2"), sni: Some("shop.test".into()), ..Tls::default() });
+        assert!(enabled(&connection));
+        assert_eq!(fact(&connection, "tls.sni").as_deref(), Some("shop.test"));
+        assert_eq!(fact(&connection, "tls.version").as_deref(), Some("1.2"));
+        assert_eq!(fact(&connection, "tls.alpn"), None);
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub(super) fn append_exchange(out: &mut Vec<u8>, scratch: &mut Scratch, exchange
         grpc(&mut json, &call);
     }
     ends(&mut json, &exchange.connection);
+    tls(&mut json, &exchange.connection);
     if exchange.started() > 0 {
         json.time("transaction_time", exchange.started());
     }
@@ -60,6 +61,7 @@ pub(super) fn append_connection(out: &mut Vec<u8>, event: &ConnectionEvent) {
     if let Some(protocol) = event.protocol {
         json.text("l7_protocol", protocol.name());
     }
+    tls(&mut json, connection);
     event_end(&mut json, "source", connection.source(), (!ingress).then_some(&*connection.process));
     event_end(&mut json, "destination", connection.destination(), ingress.then_some(&*connection.process));
     json.number("bytes_sent", event.bytes_sent);
@@ -288,6 +290,18 @@ fn last_bytes(name: &[u8]) -> u64 {
 fn ends(json: &mut Json, connection: &Connection) {
     end(json, "source", connection.source(), None);
     end(json, "destination", connection.destination(), url::peer_name(connection).as_deref());
+}
+
+fn tls(json: &mut Json, connection: &Connection) {
+    let Some(tls) = &connection.tls else { return };
+    json.object("tls");
+    json.text("version", tls.version.unwrap_or_default());
+    json.text("sni", tls.sni.as_deref().unwrap_or_default());
+    json.text("alpn", tls.alpn.as_deref().unwrap_or_default());
+    json.text("cipher", tls.cipher.unwrap_or_default());
+    json.text("library", tls.library.unwrap_or_default());
+    json.text("uncovered", tls.uncovered.unwrap_or_default());
+    json.close(b'}');
 }
 
 /// An unnamed Unix socket has nothing to tell and is left out.

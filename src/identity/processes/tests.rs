@@ -143,7 +143,7 @@ fn the_files_of_an_ended_mount_namespace_are_not_those_of_the_next() {
         let asked = questions.try_iter().filter(|asked| matches!(asked, Question::Files { mount_namespace: 5, .. }));
         assert_eq!(asked.count(), 1, "of process {pid}");
         processes.begin_files(5);
-        processes.learn_files(5, Arc::default(), 0..=time);
+        processes.learn_files(5, Arc::default(), 0..=time, &HashSet::new());
         // Further programs in it do without, once it has settled.
         processes.learn(&within(owner(pid, time, 3), 5), time + 11 * SECOND, true);
         assert!(questions.is_empty());
@@ -182,7 +182,7 @@ fn names_and_users_come_with_the_files_of_the_mount_namespace() {
     let files = Files::read(me, namespace, None).expect("own files can be read");
     files.read_at(START);
     processes.begin_files(namespace);
-    processes.learn_files(namespace, files, 0..=START);
+    processes.learn_files(namespace, files, 0..=START, &HashSet::new());
     assert_eq!(processes.find(&owner, START, true).unwrap().user_name.as_deref(), Some("root"));
     let nobody = Owner { user_id: Some(4_000_000), ..owner };
     let process = processes.find(&nobody, START, true).unwrap();
@@ -200,11 +200,16 @@ fn a_program_has_nothing_of_a_later_namespace_with_the_number_of_its_own() {
     }
     processes.exited(7, START, START + 10);
     assert_eq!(processes.in_mount_namespace(1, 7), [(7, 0), (8, START + 20)]);
-    processes.learn_files(1, Arc::default(), START + 20..=START + 30);
+    processes.learn_files(1, Arc::default(), START + 20..=START + 30, &HashSet::new());
     assert_eq!(exe(&processes, owner(7, START, 1)), None, "nobody can know any more");
     assert!(exe(&processes, owner(8, START, 1)).is_some());
+    // The end of one is heard of late.
+    processes.learn(&info(owner(9, START, 1), "/x"), START + 15, true);
+    assert_eq!(processes.older_than(1, START + 20), [9]);
+    processes.learn_files(1, Arc::default(), START + 20..=START + 30, &HashSet::from([9]));
+    assert_eq!(exe(&processes, owner(9, START, 1)), None);
     // Read through one that was there before it ended.
-    processes.learn_files(1, Arc::default(), START + 9..=START + 40);
+    processes.learn_files(1, Arc::default(), START + 9..=START + 40, &HashSet::new());
     assert!(exe(&processes, owner(7, START, 1)).is_some());
 }
 
@@ -229,11 +234,11 @@ fn files_of_a_namespace_that_is_being_furnished_are_read_for_each_exec() {
         files.read_at(START);
         Arc::new(files)
     };
-    processes.learn_files(1, files(), 0..=START + 2);
+    processes.learn_files(1, files(), 0..=START + 2, &HashSet::new());
     assert_eq!(exe(&processes, owner(7, START, 2)).as_deref(), Some("/x"));
     assert_eq!(exe(&processes, owner(8, START, 2)), None);
     processes.begin_files(1);
-    processes.learn_files(1, files(), 0..=START + 4);
+    processes.learn_files(1, files(), 0..=START + 4, &HashSet::new());
     assert!(exe(&processes, owner(8, START, 2)).is_some());
     tell(9, 2, START + 1 + SETTLES_WITHIN, true);
     assert_eq!(asked(), [], "by now it is furnished");

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::exchange::{Format, Missing, Protocol, Record};
+use crate::exchange::{Format, Missing, Protocol, Record, Tls};
 use crate::sink::sample::{START, connection, egress, ingress, ip, trailers, written};
 
 const REQUEST: &str = concat!(
@@ -222,6 +222,18 @@ fn a_grpc_call_over_http2() {
     let line = "\ngRPC: shop.v1.Cart/Add, status 5 NOT_FOUND (no cart), messages: 1 sent, 0 returned\n";
     assert!(text.contains(line), "{text}");
     assert_eq!(parsed(&posted().json(Level::Full)).get("grpc"), None);
+}
+
+#[test]
+fn what_tls_is_on_the_connection() {
+    let mut exchange = ingress().request("GET /a HTTP/1.1\nHost: shop.test\n", "");
+    assert_eq!(parsed(&exchange.clone().json(Level::Summary)).get("tls"), None);
+    let known = Tls { version: Some("1.3"), sni: Some("shop.test".into()), library: Some("openssl"), ..Tls::default() };
+    exchange.connection = Arc::new(Connection { tls: Some(known), ..(*exchange.connection).clone() });
+    let value = parsed(&exchange.json(Level::Summary));
+    assert_eq!(value["tls"], serde_json::json!({"version": "1.3", "sni": "shop.test", "library": "openssl"}));
+    assert_eq!(value["request"]["url"], "https://shop.test/a");
+    assert_eq!(value["request"]["scheme"], "https");
 }
 
 #[test]
