@@ -7,6 +7,8 @@
 
 #include "vmlinux.h"
 #include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
 
 /* System calls that move bytes through sockets; the numbers are the architecture's (asm/unistd.h). */
 #if defined(__TARGET_ARCH_x86)
@@ -90,5 +92,40 @@ static __always_inline struct kernfs_node *kernfs_parent_of(const struct kernfs_
  * their own. For a task that the verifier knows (bpf_get_current_task_btf); its fields are then read directly.
  */
 #define has_syscall(task) (!((task)->flags & (PF_KTHREAD | PF_IO_WORKER)) && !(compat_flags(task) & COMPAT_FLAG))
+
+/* An argument of a C function from the seventh on: above the return address, or the last registers first. */
+static __always_inline __u64 later_argument(struct pt_regs *regs, __u32 number)
+{
+	__u64 value = 0;
+
+#if defined(__TARGET_ARCH_x86)
+	bpf_probe_read_user(&value, sizeof(value), (void *)(PT_REGS_SP(regs) + 8 * (number - 6)));
+#else
+	if (number == 7)
+		return PT_REGS_PARM7(regs);
+	if (number == 8)
+		return PT_REGS_PARM8(regs);
+	bpf_probe_read_user(&value, sizeof(value), (void *)(PT_REGS_SP(regs) + 8 * (number - 9)));
+#endif
+	return value;
+}
+
+/* The words of a Go function's arguments, from 0 on: the registers that Go passes integers in
+ * (cmd/compile/abi-internal). */
+#if defined(__TARGET_ARCH_x86)
+#define GO_WORD_1(regs) ((regs)->bx)
+#define GO_WORD_2(regs) ((regs)->cx)
+#define GO_WORD_3(regs) ((regs)->di)
+#define GO_WORD_4(regs) ((regs)->si)
+#define GO_WORD_6(regs) ((regs)->r9)
+#define GO_WORD_7(regs) ((regs)->r10)
+#else
+#define GO_WORD_1(regs) PT_REGS_PARM2(regs)
+#define GO_WORD_2(regs) PT_REGS_PARM3(regs)
+#define GO_WORD_3(regs) PT_REGS_PARM4(regs)
+#define GO_WORD_4(regs) PT_REGS_PARM5(regs)
+#define GO_WORD_6(regs) PT_REGS_PARM7(regs)
+#define GO_WORD_7(regs) PT_REGS_PARM8(regs)
+#endif
 
 #endif

@@ -15,6 +15,7 @@ enum event_kind {
 	EVENT_EXIT = 6,
 	EVENT_FORK = 7,
 	EVENT_DNS = 8,
+	EVENT_SECRET = 9,
 };
 
 enum direction {
@@ -69,7 +70,8 @@ enum counter {
 	COUNT_LOST_END,
 	COUNT_LOST_CLOSE,
 	COUNT_LOST_PROCESS,
-	COUNT_LOST_DNS,   /* only names are */
+	COUNT_LOST_DNS, /* only names are */
+	COUNT_LOST_SECRET,
 	COUNT_FAULTS,     /* payload not readable: the bytes became a gap */
 	COUNT_TABLE_FULL, /* no room for another connection */
 	COUNT_LEFT_OUT,   /* calls of processes and connections that filters leave out */
@@ -98,6 +100,27 @@ enum limit {
 	/* components and mounts of an executable's path; levels of a control group's */
 	PATH_DEPTH = 40,
 	CGROUP_DEPTH = 20,
+	/* of TLS: a hash of 64 bytes is the longest in use */
+	SECRET_MAX = 64,
+};
+
+/* which secret of TLS an event holds */
+enum secret_label {
+	/* HKDF-Expand-Label: the secret that is expanded, and the hash of the handshake so far as context */
+	SECRET_CLIENT_EARLY = 1,
+	SECRET_CLIENT_HANDSHAKE = 2,
+	SECRET_SERVER_HANDSHAKE = 3,
+	SECRET_CLIENT_APPLICATION = 4,
+	SECRET_SERVER_APPLICATION = 5,
+	/* TLS 1.2 and before: the master secret, and the client random as context */
+	SECRET_MASTER = 6,
+	/* lines of a key log: what they say, and the client random as context */
+	SECRET_LOG_MASTER = 7,
+	SECRET_LOG_CLIENT_EARLY = 8,
+	SECRET_LOG_CLIENT_HANDSHAKE = 9,
+	SECRET_LOG_SERVER_HANDSHAKE = 10,
+	SECRET_LOG_CLIENT_APPLICATION = 11,
+	SECRET_LOG_SERVER_APPLICATION = 12,
 };
 
 /* what the text of a process's event holds, in this order; paths as components, the last one first */
@@ -210,6 +233,17 @@ struct dns_event {
 	__u32 attached;
 };
 
+/* What a library was seen deriving keys from. Never in a recording that is not made for it. */
+struct secret_event {
+	struct event_head head;
+	__u8 label; /* enum secret_label */
+	__u8 secret_len;
+	__u8 context_len;
+	__u8 pad[5];
+	__u8 secret[SECRET_MAX];
+	__u8 context[SECRET_MAX];
+};
+
 /* User space writes, the kernel reads; valid while `connection` is the id it is read for. */
 struct order {
 	__u64 connection;
@@ -243,6 +277,7 @@ _Static_assert(sizeof(struct connection) == 128, "layout");
 _Static_assert(sizeof(struct order) == 24, "layout");
 _Static_assert(sizeof(struct judgement) == 16, "layout");
 _Static_assert(sizeof(struct dns_event) == 152, "layout");
+_Static_assert(sizeof(struct secret_event) == 152, "layout");
 _Static_assert((DNS_MAX & (DNS_MAX + 1)) == 0, "the verifier's mask");
 _Static_assert(sizeof(struct process_event) == 64, "layout");
 _Static_assert((PROCESS_TEXT_MAX & (PROCESS_TEXT_MAX + 1)) == 0, "the verifier's mask");

@@ -6,6 +6,7 @@
 
 #include "connections.bpf.c"
 #include "processes.bpf.c"
+#include "secrets.bpf.c"
 #include "snapshot.bpf.c"
 #include "sockets.bpf.c"
 #include "syscalls.bpf.c"
@@ -21,6 +22,7 @@ union {
 	struct process_event process;
 	struct dns_event dns;
 	struct exit_event exit;
+	struct secret_event secret;
 	struct order order;
 	struct judgement judgement;
 	enum event_kind event_kind;
@@ -33,4 +35,5 @@ union {
 	enum counter counter;
 	enum limit limit;
 	enum process_text process_text;
+	enum secret_label secret_label;
 } types_for_rust = {};

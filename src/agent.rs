@@ -5,6 +5,7 @@
 //! | main | signals, reloading, the order of things | SIGINT, SIGTERM, a closed stdout |
 //! | worker, one a CPU | that CPU's event buffer | the stop flag; reads once more after it |
 //! | identity | files about processes; which names hold where | the stop flag |
+//! | probes | files that TLS libraries are in | nothing: a file may keep it waiting; ends with the process |
 //! | docker, containerd, cri | the socket of a container runtime | the main thread, by letting go of them |
 //! | sink, one a store | its output | the last sender of its queue |
 //! | signals | nothing: passes them on | the end of the process |
@@ -27,6 +28,7 @@ use crate::config::{self, Settings, Store, TapDirection, Tapped};
 use crate::identity::Identity;
 use crate::identity::runtime::{self, Sockets};
 use crate::pipeline::Pipeline;
+use crate::probes::Probes;
 use crate::recording::Recorder;
 use crate::sink::queue::Outbox;
 use crate::sink::{Sink, Stdout};
@@ -64,6 +66,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let recording = run.record.as_deref().map(|path| Recorder::create(path, clock, workers, stats.clone()));
     let recording = recording.transpose()?;
     let (recorder, recording) = recording.unzip();
+    let recorder = if run.record_secrets { recorder.map(Recorder::with_secrets) } else { recorder };
 
     let mut identity = Identity::new(stats.clone());
     // Early: what runs already is to have its name from the first transaction on.
@@ -73,8 +76,10 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let kernel = Arc::new(kernel);
     let pipeline = Pipeline::new(settings, kernel.clone(), stats.clone(), memory, outbox, workers, clock)
         .with_processes(identity.processes());
-    let pipeline = Arc::new(pipeline);
+    let mut probes = Probes::new(kernel.clone(), stats.clone());
+    let pipeline = Arc::new(pipeline.with_watch(probes.watch()));
     identity.scan();
+    probes.scan();
     runtimes.wait_for_first_words(FIRST_WORDS);
     identity.name_networks();
     judge_running(&pipeline, &kernel);
@@ -82,6 +87,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
 
     let stop = Arc::new(AtomicBool::new(false));
     let mut threads = vec![identity.start(stop.clone())?];
+    probes.start()?;
     for (index, reader) in readers.into_iter().enumerate() {
         let (pipeline, stop, recorder) = (pipeline.clone(), stop.clone(), recorder.clone());
         let thread = thread::Builder::new().name(format!("worker {}", reader.cpu));

@@ -57,6 +57,9 @@ pub struct Run {
     /// Also write the raw events to this file, for `replay`: it holds traffic in the clear
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
+    /// Record the secrets of TLS connections, too: whoever has the file can read these connections
+    #[arg(long, requires = "record")]
+    pub record_secrets: bool,
     /// Event buffer of each CPU, in KiB, a power of two
     #[arg(long, value_name = "KIB", default_value_t = 32768, value_parser = power_of_two)]
     pub buffer_size: usize,

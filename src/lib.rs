@@ -33,6 +33,9 @@ pub mod identity;
 pub mod names;
 pub mod url;
 
+pub mod probes;
+pub mod tls;
+
 pub mod plugin;
 pub mod rules;
 

@@ -7,6 +7,7 @@ use crate::bpf::Event;
 use crate::config::Settings;
 use crate::conn::{Control, Env, Progress, Table};
 use crate::identity::Processes;
+use crate::probes::Watch;
 use crate::sink::queue::Outbox;
 use crate::stats::{Memory, Stats};
 
@@ -20,6 +21,7 @@ pub struct Pipeline {
     pub memory: Arc<Memory>,
     pub progress: Progress,
     pub outbox: Outbox,
+    watch: Watch,
     ids: AtomicU64,
     /// What to add to CLOCK_BOOTTIME to get nanoseconds since the epoch.
     boot_to_wall: AtomicI64,
@@ -47,6 +49,7 @@ impl Pipeline {
             memory,
             progress: Progress::new(workers),
             outbox,
+            watch: Watch::default(),
             ids: AtomicU64::new(0),
             boot_to_wall: AtomicI64::new(boot_to_wall),
         }
@@ -55,6 +58,11 @@ impl Pipeline {
     /// Who is asked whose connections are; without, they are known by the process's id only.
     pub fn with_processes(self, processes: Arc<Processes>) -> Pipeline {
         Pipeline { processes, ..self }
+    }
+
+    /// Who is told where libraries of TLS may be met.
+    pub fn with_watch(self, watch: Watch) -> Pipeline {
+        Pipeline { watch, ..self }
     }
 
     /// The clocks' difference as before, unless the wall clock was set: so that times of one exchange fit together.
@@ -97,7 +105,10 @@ impl Pass<'_> {
     /// Takes in one event as the kernel wrote it.
     pub fn event(&mut self, bytes: &[u8]) {
         match Event::parse(bytes) {
-            Some(event) => self.pipeline.table.handle(event, &mut self.env),
+            Some(event) => {
+                self.pipeline.watch.see(&event);
+                self.pipeline.table.handle(event, &mut self.env);
+            }
             None => self.env.stats.bad_events.add(1),
         }
     }

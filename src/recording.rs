@@ -1,6 +1,7 @@
 //! Recordings: raw events as they came from the kernel, in a file, to run the pipeline on again without root.
 //!
-//! A recording holds traffic in the clear. The file is made for its owner only, and only when asked for.
+//! A recording holds traffic in the clear, but no secrets of TLS unless these are asked for, too. The file is made for its
+//! owner only, and only when asked for.
 //!
 //! Format: the magic, the clock's offset (i64, ns), the number of workers (u64), then frames: length of the rest (u32),
 //! kind (u8), worker (u16), content. All little-endian.
@@ -147,6 +148,8 @@ pub struct Recorder {
     stats: Arc<Stats>,
     /// Processes met of which nothing is known yet.
     unknown: Vec<(u64, Met)>,
+    /// Whether secrets of TLS are recorded, too.
+    with_secrets: bool,
 }
 
 impl Recorder {
@@ -183,13 +186,22 @@ impl Recorder {
             }
             file.flush().with_context(|| format!("cannot write the recording {name}"))
         })?;
-        Ok((Recorder { frames, waiting, stats, unknown: Vec::new() }, thread))
+        Ok((Recorder { frames, waiting, stats, unknown: Vec::new(), with_secrets: false }, thread))
+    }
+
+    /// Records secrets of TLS, too.
+    pub fn with_secrets(self) -> Recorder {
+        Recorder { with_secrets: true, ..self }
     }
 
     /// An event, preceded by what is known of the process where it opens a connection.
     pub fn event(&mut self, worker: usize, bytes: &[u8], processes: &Processes) {
-        if let Some(Event::Open(opened)) = Event::parse(bytes) {
-            self.process(worker, opened.time, (opened.info.owner, opened.info.remote.ip()), processes, false);
+        match Event::parse(bytes) {
+            Some(Event::Secret { .. }) if !self.with_secrets => return,
+            Some(Event::Open(opened)) => {
+                self.process(worker, opened.time, (opened.info.owner, opened.info.remote.ip()), processes, false);
+            }
+            _ => {}
         }
         self.frame(EVENT, worker, bytes);
     }

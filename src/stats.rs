@@ -36,6 +36,8 @@ pub struct Stats {
     pub lost_connections: Count,
     /// Processes, or the names of one, that nobody had the time to find out: known by their ids only.
     pub lost_identities: Count,
+    /// Functions of TLS libraries that no program could be attached to.
+    pub lost_probes: Count,
     /// Raw events that the recording could not take in time.
     pub lost_recording: Count,
 }
@@ -56,12 +58,14 @@ impl Stats {
             ("lost.connection_events", kernel.lost_connections),
             ("lost.process_events", kernel.lost_processes),
             ("lost.dns_events", kernel.lost_dns),
+            ("lost.secret_events", kernel.lost_secrets),
             ("lost.bytes", self.lost_bytes.get()),
             ("lost.unknown_connections", self.lost_connections.get()),
             ("lost.identities", self.lost_identities.get()),
             ("lost.queue_full", self.lost_queue.get()),
             ("lost.sink_failed", self.lost_sink.get()),
             ("lost.recording", self.lost_recording.get()),
+            ("lost.probes", self.lost_probes.get()),
             ("lost.bad_events", self.bad_events.get()),
             ("kernel.calls", kernel.calls),
             ("kernel.events", kernel.events),

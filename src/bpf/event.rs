@@ -6,6 +6,7 @@ use plain::Plain;
 
 use super::types;
 use crate::exchange::Address;
+use crate::tls::{Label, LogLabel, Secret};
 
 /// Which way bytes went, seen from the watched process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +148,12 @@ pub enum Event<'a> {
         pid: u32,
         started: u64,
     },
+    /// What a process's TLS library derived keys from.
+    Secret {
+        time: u64,
+        pid: u32,
+        secret: Secret,
+    },
 }
 
 // SAFETY: repr(C) structs of integers and arrays of them, without references or invalid bit patterns; the sizes are
@@ -166,6 +173,8 @@ unsafe impl Plain for types::process_event {}
 unsafe impl Plain for types::dns_event {}
 // SAFETY: as above.
 unsafe impl Plain for types::exit_event {}
+// SAFETY: as above.
+unsafe impl Plain for types::secret_event {}
 // SAFETY: as above.
 unsafe impl Plain for types::connection {}
 // SAFETY: as above.
@@ -245,8 +254,42 @@ impl<'a> Event<'a> {
                 let event: types::exit_event = copied(bytes)?;
                 Some(Event::Exit { time: head.time, pid: head.pid, started: event.started })
             }
+            types::event_kind::EVENT_SECRET => {
+                let event: types::secret_event = copied(bytes)?;
+                Some(Event::Secret { time: head.time, pid: head.pid, secret: secret(&event)? })
+            }
             _ => None,
         }
+    }
+}
+
+/// None where a label or a length is none.
+fn secret(event: &types::secret_event) -> Option<Secret> {
+    use types::secret_label;
+
+    let secret = event.secret.get(..usize::from(event.secret_len))?.to_vec();
+    let context = event.context.get(..usize::from(event.context_len))?.to_vec();
+    if secret.is_empty() || context.is_empty() {
+        return None;
+    }
+    let expand = |label, context| Some(Secret::Expand { label, secret: secret.clone(), context });
+    let log = |label, random: Vec<u8>| {
+        Some(Secret::Log { label, client_random: random.try_into().ok()?, secret: secret.clone() })
+    };
+    match secret_label(event.label.into()) {
+        secret_label::SECRET_CLIENT_EARLY => expand(Label::ClientEarly, context),
+        secret_label::SECRET_CLIENT_HANDSHAKE => expand(Label::ClientHandshake, context),
+        secret_label::SECRET_SERVER_HANDSHAKE => expand(Label::ServerHandshake, context),
+        secret_label::SECRET_CLIENT_APPLICATION => expand(Label::ClientApplication, context),
+        secret_label::SECRET_SERVER_APPLICATION => expand(Label::ServerApplication, context),
+        secret_label::SECRET_MASTER => Some(Secret::Master { master: secret, client_random: context.try_into().ok()? }),
+        secret_label::SECRET_LOG_MASTER => log(LogLabel::Master, context),
+        secret_label::SECRET_LOG_CLIENT_EARLY => log(LogLabel::ClientEarly, context),
+        secret_label::SECRET_LOG_CLIENT_HANDSHAKE => log(LogLabel::ClientHandshake, context),
+        secret_label::SECRET_LOG_SERVER_HANDSHAKE => log(LogLabel::ServerHandshake, context),
+        secret_label::SECRET_LOG_CLIENT_APPLICATION => log(LogLabel::ClientApplication, context),
+        secret_label::SECRET_LOG_SERVER_APPLICATION => log(LogLabel::ServerApplication, context),
+        _ => None,
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::io::Read;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle};
+use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, UprobeOpts};
 use libbpf_sys as sys;
 
 use super::event::{Owner, SocketInfo, copied};
@@ -44,6 +45,24 @@ impl CapturePath {
     }
 }
 
+/// A function of a TLS library that shows secrets. bpf/secrets.bpf.c has a program for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Function {
+    OpensslDerive,
+    OpensslCtrl,
+    NettleExtract,
+    NettleExpand,
+    GnutlsPrf,
+    BoringsslExpand,
+    BoringsslPrf,
+    GoKeyLog,
+}
+
+/// A program of ours at a function. Dropping it takes it away.
+pub struct Probe {
+    _link: Link,
+}
+
 /// What the kernel side is to leave out by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tap {
@@ -67,6 +86,7 @@ pub struct Counters {
     pub lost_connections: u64,
     pub lost_processes: u64,
     pub lost_dns: u64,
+    pub lost_secrets: u64,
     pub faults: u64,
     pub table_full: u64,
     pub left_out: u64,
@@ -82,12 +102,15 @@ pub struct Kernel {
     connections: MapHandle,
     unix_connections: MapHandle,
     path: CapturePath,
+    /// Whether the programs at functions may sleep.
+    sleeping: bool,
     /// Bytes for the events of one CPU.
     buffer: usize,
 }
 
 // SAFETY: the skeleton holds pointers into libbpf's objects. What workers share is `orders` (atomics) and the map
-// handles (file descriptors); everything else takes `&mut self` or writes single bytes that the kernel reads.
+// handles (file descriptors); attaching to functions only reads libbpf's object; everything else takes `&mut self` or
+// writes single bytes that the kernel reads.
 unsafe impl Sync for Kernel {}
 // SAFETY: libbpf's objects have no thread affinity.
 unsafe impl Send for Kernel {}
@@ -110,6 +133,7 @@ impl Kernel {
             links: Vec::new(),
             skel,
             path,
+            sleeping: has_sleeping_uprobes(),
             buffer,
         };
         kernel.set_tap(tap);
@@ -143,6 +167,34 @@ impl Kernel {
             CapturePath::Syscall => attach(&progs.syscall_exit_bounded)?,
         }
         Ok(())
+    }
+
+    /// Runs our program for `function` in every process, now and later, that comes to `offset` of the file.
+    pub fn attach_to(&self, function: Function, file: &Path, offset: u64) -> Result<Probe> {
+        let progs = &self.skel.progs;
+        let program = match (function, self.sleeping) {
+            (Function::OpensslDerive, false) => &progs.openssl_derive,
+            (Function::OpensslDerive, true) => &progs.openssl_derive_sleeping,
+            (Function::OpensslCtrl, false) => &progs.openssl_ctrl,
+            (Function::OpensslCtrl, true) => &progs.openssl_ctrl_sleeping,
+            (Function::NettleExtract, false) => &progs.nettle_extract,
+            (Function::NettleExtract, true) => &progs.nettle_extract_sleeping,
+            (Function::NettleExpand, false) => &progs.nettle_expand,
+            (Function::NettleExpand, true) => &progs.nettle_expand_sleeping,
+            (Function::GnutlsPrf, false) => &progs.gnutls_prf,
+            (Function::GnutlsPrf, true) => &progs.gnutls_prf_sleeping,
+            (Function::BoringsslExpand, false) => &progs.boringssl_expand,
+            (Function::BoringsslExpand, true) => &progs.boringssl_expand_sleeping,
+            (Function::BoringsslPrf, false) => &progs.boringssl_prf,
+            (Function::BoringsslPrf, true) => &progs.boringssl_prf_sleeping,
+            (Function::GoKeyLog, false) => &progs.go_key_log,
+            (Function::GoKeyLog, true) => &progs.go_key_log_sleeping,
+        };
+        let offset = usize::try_from(offset).context("an offset beyond this machine's memory")?;
+        let link = program
+            .attach_uprobe_with_opts(-1, file, offset, UprobeOpts::default())
+            .with_context(|| format!("cannot attach the BPF program {:?}", program.name()))?;
+        Ok(Probe { _link: link })
     }
 
     /// Opens the event buffer of every CPU.
@@ -209,6 +261,7 @@ impl Kernel {
                 + get(types::counter::COUNT_LOST_CLOSE),
             lost_processes: get(types::counter::COUNT_LOST_PROCESS),
             lost_dns: get(types::counter::COUNT_LOST_DNS),
+            lost_secrets: get(types::counter::COUNT_LOST_SECRET),
             faults: get(types::counter::COUNT_FAULTS),
             table_full: get(types::counter::COUNT_TABLE_FULL),
             left_out: get(types::counter::COUNT_LEFT_OUT),
@@ -274,12 +327,53 @@ fn choose_programs(open: &mut OpenSidetapSkel, path: CapturePath) {
     progs.socket_spliced.set_autoload(socket);
     progs.syscall_exit.set_autoload(!socket && !bounded);
     progs.syscall_exit_bounded.set_autoload(bounded);
+    let sleeping = has_sleeping_uprobes();
+    for mut program in open.open_object_mut().progs_mut() {
+        if program.section().to_string_lossy().starts_with("uprobe") {
+            program.set_autoload(
+                program.section() == "uprobe.s" && sleeping || program.section() == "uprobe" && !sleeping,
+            );
+        }
+    }
 }
 
 /// bpf_loop() came with Linux 5.17.
 fn has_bpf_loop() -> bool {
     // SAFETY: a probe without pointers to own; it loads a tiny program and closes it again.
     unsafe { sys::libbpf_probe_bpf_helper(sys::BPF_PROG_TYPE_TRACEPOINT, sys::BPF_FUNC_loop, std::ptr::null()) == 1 }
+}
+
+/// Programs at user functions that may sleep came with Linux 6.0 (8c7dcb84e3b7, "bpf: implement sleepable uprobes by
+/// chaining gps").
+fn has_sleeping_uprobes() -> bool {
+    // r0 = 0; exit
+    let nothing = [
+        sys::bpf_insn { code: (sys::BPF_ALU64 | sys::BPF_MOV | sys::BPF_K) as u8, ..Default::default() },
+        sys::bpf_insn { code: (sys::BPF_JMP | sys::BPF_EXIT) as u8, ..Default::default() },
+    ];
+    let mut options = sys::bpf_prog_load_opts {
+        sz: size_of::<sys::bpf_prog_load_opts>() as _,
+        prog_flags: sys::BPF_F_SLEEPABLE,
+        ..Default::default()
+    };
+    // SAFETY: the instructions, the options and the texts live for the call, which only reads them.
+    let fd = unsafe {
+        let (name, license) = (c"sleeping".as_ptr(), c"GPL".as_ptr());
+        sys::bpf_prog_load(
+            sys::BPF_PROG_TYPE_KPROBE,
+            name,
+            license,
+            nothing.as_ptr(),
+            nothing.len() as _,
+            &raw mut options,
+        )
+    };
+    if fd < 0 {
+        return false;
+    }
+    // SAFETY: a file descriptor that was just made for us.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    true
 }
 
 fn has_kernel_type(name: &str) -> Result<bool> {

@@ -15,7 +15,7 @@ mod skel {
 }
 
 pub use event::{Data, Event, Flow, Opened, Owner, ProcessInfo, Role, SocketInfo};
-pub use kernel::{CapturePath, Counters, Kernel, Tap};
+pub use kernel::{CapturePath, Counters, Function, Kernel, Probe, Tap};
 pub use orders::{Order, Verdict};
 pub use reader::Reader;
 pub use verifier::verify;
@@ -43,6 +43,15 @@ fn clock(id: libc::clockid_t) -> u64 {
 pub fn give_back_memory() {
     // SAFETY: no pointers; malloc_trim(3) may be called at any time, from any thread.
     unsafe { libc::malloc_trim(0) };
+}
+
+/// Whether a file was opened through an overlay: its inode number is then that of the file beneath, its device is not.
+pub fn is_overlay(file: &std::fs::File) -> bool {
+    // SAFETY: a zeroed statfs is a valid one.
+    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: an open file, and `found` is valid for writes.
+    let result = unsafe { libc::fstatfs(std::os::fd::AsRawFd::as_raw_fd(file), &raw mut found) };
+    result == 0 && found.f_type == libc::OVERLAYFS_SUPER_MAGIC
 }
 
 /// Lets the calling thread run soon after it wakes: `nice` as in setpriority(2), which on Linux is a thread's own.

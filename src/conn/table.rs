@@ -116,6 +116,8 @@ impl Table {
                 }
             }
             Event::Exit { time, pid, started } => env.processes.exited(pid, started, time),
+            // Of all connections of a process, not of one: the pipeline's.
+            Event::Secret { .. } => {}
         }
     }
 

@@ -588,7 +588,10 @@ fn time(event: &Event) -> u64 {
         Event::Data(data) => data.time,
         Event::Open(opened) => opened.time,
         Event::End { time, .. } | Event::Close { time, .. } => *time,
-        Event::Process { time, .. } | Event::Exit { time, .. } | Event::Dns { time, .. } => *time,
+        Event::Process { time, .. }
+        | Event::Exit { time, .. }
+        | Event::Dns { time, .. }
+        | Event::Secret { time, .. } => *time,
     }
 }
 

@@ -7,7 +7,7 @@
 pub mod cgroup;
 pub mod containers;
 mod files;
-mod proc;
+pub(crate) mod proc;
 mod processes;
 pub mod runtime;
 mod thread;

@@ -37,7 +37,7 @@ pub(super) fn look_up(pid: u32) -> Option<ProcessInfo> {
 }
 
 /// The ids of all processes that run now.
-pub(super) fn pids() -> Vec<u32> {
+pub(crate) fn pids() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use types::{
     close_event, connection, connection_flag, data_event, dns_event, end_event, event_head, event_kind, open_event,
-    owner, process_event,
+    owner, process_event, secret_event, secret_label,
 };
 
 /// An event's head as the kernel lays it out, the rest zeros.
@@ -183,6 +183,75 @@ fn text_that_ends_too_early_or_backwards_is_no_event() {
     assert!(short.parse().is_none());
     let ends = offset_of!(process_event, ends);
     assert!(Raw(whole.0).put(ends + 4, &0u16.to_ne_bytes()).parse().is_none());
+}
+
+/// A secret of `secret` bytes 1 with a context of `context` bytes 2.
+fn secret(label: secret_label, secret: u8, context: u8) -> Raw {
+    Raw::new::<secret_event>(event_kind::EVENT_SECRET)
+        .int(offset_of!(event_head, pid), 42)
+        .put(offset_of!(secret_event, label), &[label.0 as u8, secret, context])
+        .put(offset_of!(secret_event, secret), &[1; 64])
+        .put(offset_of!(secret_event, context), &[2; 64])
+}
+
+fn parsed_secret(raw: &Raw) -> Option<Secret> {
+    match raw.parse()? {
+        Event::Secret { time: 7, pid: 42, secret } => Some(secret),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_secret_is_what_its_label_says() {
+    let expand = |label| Some(Secret::Expand { label, secret: vec![1; 48], context: vec![2; 64] });
+    let log = |label| Some(Secret::Log { label, client_random: [2; 32], secret: vec![1; 48] });
+    for (of, label) in [
+        (secret_label::SECRET_CLIENT_EARLY, Label::ClientEarly),
+        (secret_label::SECRET_CLIENT_HANDSHAKE, Label::ClientHandshake),
+        (secret_label::SECRET_SERVER_HANDSHAKE, Label::ServerHandshake),
+        (secret_label::SECRET_CLIENT_APPLICATION, Label::ClientApplication),
+        (secret_label::SECRET_SERVER_APPLICATION, Label::ServerApplication),
+    ] {
+        assert_eq!(parsed_secret(&secret(of, 48, 64)), expand(label));
+    }
+    for (of, label) in [
+        (secret_label::SECRET_LOG_MASTER, LogLabel::Master),
+        (secret_label::SECRET_LOG_CLIENT_EARLY, LogLabel::ClientEarly),
+        (secret_label::SECRET_LOG_CLIENT_HANDSHAKE, LogLabel::ClientHandshake),
+        (secret_label::SECRET_LOG_SERVER_HANDSHAKE, LogLabel::ServerHandshake),
+        (secret_label::SECRET_LOG_CLIENT_APPLICATION, LogLabel::ClientApplication),
+        (secret_label::SECRET_LOG_SERVER_APPLICATION, LogLabel::ServerApplication),
+    ] {
+        assert_eq!(parsed_secret(&secret(of, 48, 32)), log(label));
+    }
+    let master = Secret::Master { master: vec![1; 48], client_random: [2; 32] };
+    assert_eq!(parsed_secret(&secret(secret_label::SECRET_MASTER, 48, 32)), Some(master));
+}
+
+#[test]
+fn a_secret_of_another_length_or_label_is_no_event() {
+    let expand = secret_label::SECRET_SERVER_HANDSHAKE;
+    for (label, length, context) in [
+        (expand, 65, 32),
+        (expand, 0, 32),
+        (expand, 48, 0),
+        (expand, 48, 255),
+        (secret_label::SECRET_MASTER, 48, 31),
+        (secret_label::SECRET_LOG_MASTER, 48, 33),
+        (secret_label(0), 48, 32),
+        (secret_label(99), 48, 32),
+    ] {
+        assert!(secret(label, length, context).parse().is_none(), "{length} {context}");
+    }
+    let mut short = secret(expand, 48, 32);
+    short.0.pop();
+    assert!(short.parse().is_none());
+}
+
+#[test]
+fn a_secret_is_not_shown() {
+    let raw = secret(secret_label::SECRET_MASTER, 48, 32);
+    assert_eq!(format!("{:?}", parsed_secret(&raw)), "Some(Master)");
 }
 
 #[test]

@@ -1,0 +1,167 @@
+//! Small files made by hand, the machine's own libraries, and damage.
+
+use std::io::Write;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+/// A file without a name.
+fn file(bytes: &[u8]) -> File {
+    let path = std::env::temp_dir().join(format!("sidetap-elf-{:?}", std::thread::current().id()));
+    let mut file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+    bytes[at..at + value.len()].copy_from_slice(value);
+}
+
+/// Code at 0x1000 of memory and 0x400 of the file, then sections: (name, kind, address, content, link).
+fn elf(sections: &[(&str, u32, u64, Vec<u8>, u32)]) -> Vec<u8> {
+    let mut bytes = vec![0; 0x400];
+    put(&mut bytes, 0, b"\x7fELF\x02\x01");
+    put(&mut bytes, 18, &MACHINE.to_le_bytes());
+    put(&mut bytes, 32, &64u64.to_le_bytes());
+    put(&mut bytes, 54, &56u16.to_le_bytes());
+    put(&mut bytes, 56, &1u16.to_le_bytes());
+    put(&mut bytes, 58, &64u16.to_le_bytes());
+    put(&mut bytes, 64, &PT_LOAD.to_le_bytes());
+    put(&mut bytes, 68, &5u32.to_le_bytes());
+    for (at, value) in [(8, 0x400u64), (16, 0x1000), (32, 0x200)] {
+        put(&mut bytes, 64 + at, &value.to_le_bytes());
+    }
+    bytes.resize(0x600, 0);
+    let mut names = vec![0];
+    let mut heads = Vec::new();
+    let mut section = |name: &str, kind: u32, address: u64, content: &[u8], link: u32, names: &mut Vec<u8>| {
+        let mut head = [0; 64];
+        put(&mut head, 0, &(names.len() as u32).to_le_bytes());
+        names.extend(name.bytes().chain([0]));
+        put(&mut head, 4, &kind.to_le_bytes());
+        put(&mut head, 16, &address.to_le_bytes());
+        put(&mut head, 24, &(bytes.len() as u64).to_le_bytes());
+        put(&mut head, 32, &(content.len() as u64).to_le_bytes());
+        put(&mut head, 40, &link.to_le_bytes());
+        bytes.extend(content);
+        heads.extend(head);
+    };
+    for (name, kind, address, content, link) in sections {
+        section(name, *kind, *address, content, *link, &mut names);
+    }
+    let all = names.iter().copied().chain(*b".shstrtab\0").collect::<Vec<u8>>();
+    section(".shstrtab", 3, 0, &all, 0, &mut names);
+    let at = bytes.len() as u64;
+    put(&mut bytes, 40, &at.to_le_bytes());
+    put(&mut bytes, 60, &(sections.len() as u16 + 1).to_le_bytes());
+    put(&mut bytes, 62, &(sections.len() as u16).to_le_bytes());
+    bytes.extend(heads);
+    bytes
+}
+
+/// A library with functions of these names, 16 bytes apart from 0x1000 on; names that begin with `-` are only imported.
+fn library(functions: &[&str]) -> Vec<u8> {
+    let (mut names, mut symbols) = (vec![0], vec![0; SYMBOL]);
+    for (index, function) in functions.iter().enumerate() {
+        let mut symbol = [0; SYMBOL];
+        put(&mut symbol, 0, &(names.len() as u32).to_le_bytes());
+        symbol[4] = STT_FUNC;
+        let name = function.trim_start_matches('-');
+        put(&mut symbol, 6, &u16::from(name.len() == function.len()).to_le_bytes());
+        put(&mut symbol, 8, &(0x1000 + 16 * index as u64).to_le_bytes());
+        names.extend(name.bytes().chain([0]));
+        symbols.extend(symbol);
+    }
+    elf(&[(".dynsym", SHT_DYNSYM, 0, symbols, 1), (".dynstr", 3, 0, names, 0)])
+}
+
+fn found(bytes: &[u8]) -> Vec<(Function, u64)> {
+    functions(&file(bytes)).expect("the file can be read")
+}
+
+#[test]
+fn each_library_has_its_functions() {
+    let openssl3 = ["EVP_PKEY_CTX_ctrl", "EVP_KDF_fetch", "EVP_KDF_derive"];
+    assert_eq!(found(&library(&openssl3)), [(Function::OpensslDerive, 0x420)]);
+    assert_eq!(found(&library(&openssl3[..1])), [(Function::OpensslCtrl, 0x400)]);
+    assert_eq!(
+        found(&library(&["EVP_KDF_derive", "EVP_PKEY_CTX_ctrl"])),
+        [(Function::OpensslCtrl, 0x410)],
+        "of RHEL 8"
+    );
+    let nettle = found(&library(&["nettle_hkdf_expand", "nettle_hkdf_extract"]));
+    assert_eq!(nettle, [(Function::NettleExtract, 0x410), (Function::NettleExpand, 0x400)]);
+    assert_eq!(found(&library(&["_gnutls_prf_raw"])), [(Function::GnutlsPrf, 0x400)]);
+    let renamed = found(&library(&["aws_lc_0_29_0_HKDF_expand", "aws_lc_0_29_0_CRYPTO_tls1_prf", "my_HKDF_expand"]));
+    assert_eq!(renamed, [(Function::BoringsslExpand, 0x400), (Function::BoringsslPrf, 0x410)]);
+    assert_eq!(found(&library(&["-EVP_KDF_derive", "-EVP_KDF_fetch", "nettle_hkdf_expand_more"])), []);
+    assert_eq!(found(&library(&["crypto/tls.(*Config).writeKeyLog"])), [(Function::GoKeyLog, 0x400)]);
+}
+
+/// Go's table with functions `a.b`, 0x10 from the beginning of the code on, and the one of the key log at 0x20.
+fn go_table(magic: u32, text: u64) -> Vec<u8> {
+    let names = [b"a.b\0", GO_KEY_LOG].concat();
+    let mut table = vec![0; 72];
+    put(&mut table, 0, &magic.to_le_bytes());
+    table[7] = 8;
+    let functions = 72 + names.len().next_multiple_of(8);
+    for (at, value) in [(8, 2), (24, text), (32, 72), (40, 72 + names.len() as u64), (64, functions as u64)] {
+        put(&mut table, at, &value.to_le_bytes());
+    }
+    table.extend(&names);
+    table.resize(functions, 0);
+    for pair in [[0x10u32, 24], [0x20, 32], [0x30, 0]] {
+        pair.iter().for_each(|value| table.extend(value.to_le_bytes()));
+    }
+    for description in [[0x10u32, 0], [0x20, 4]] {
+        description.iter().for_each(|value| table.extend(value.to_le_bytes()));
+    }
+    table
+}
+
+#[test]
+fn a_stripped_go_program_has_its_table() {
+    let program = |magic, text| {
+        let table = (".gopclntab", 1, 0, go_table(magic, text), 0);
+        elf(&[(".text", 1, 0x1080, Vec::new(), 0), table])
+    };
+    for magic in [0xffff_fff0, 0xffff_fff1] {
+        assert_eq!(found(&program(magic, 0x1000)), [(Function::GoKeyLog, 0x420)]);
+    }
+    assert_eq!(found(&program(0xffff_fff1, 0)), [(Function::GoKeyLog, 0x4a0)], "from the beginning of .text");
+    assert_eq!(found(&program(0xffff_fffb, 0x1000)), [], "before 1.18");
+}
+
+#[test]
+fn names_are_found_across_the_edges_of_windows() {
+    for before in WINDOW - 40..WINDOW + 4 {
+        let filler = "x".repeat(before);
+        assert_eq!(found(&library(&[&filler, "nettle_hkdf_expand"])), [(Function::NettleExpand, 0x410)], "{before}");
+    }
+}
+
+#[test]
+fn other_files_have_none() {
+    assert_eq!(found(b""), []);
+    assert_eq!(found(b"#!/bin/sh\n"), []);
+    assert_eq!(found(b"\x7fELF\x01\x01 of 32 bits"), []);
+    let own = File::open(std::env::current_exe().unwrap()).unwrap();
+    assert_eq!(functions(&own).unwrap(), []);
+}
+
+proptest! {
+    #[test]
+    fn damage_never_panics(damage in vec((0usize..0x1000, any::<u8>()), 1..60), cut in 0usize..0x1000, go in any::<bool>()) {
+        let table = (".gopclntab", 1, 0, go_table(0xffff_fff1, 0x1000), 0);
+        let mut bytes = if go { elf(&[table]) } else { library(&["EVP_KDF_fetch", "EVP_KDF_derive"]) };
+        for (at, byte) in damage {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        bytes.truncate(bytes.len().max(64) - cut % 64);
+        let _ = functions(&file(&bytes));
+    }
+}

@@ -1,0 +1,240 @@
+//! The thread that looks into files and attaches.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::elf;
+use super::places::{self, FileId};
+use super::watch::{Shared, Told, Watch};
+use crate::bpf::{Kernel, Probe};
+use crate::identity::proc;
+use crate::stats::Stats;
+
+/// A probe takes two file descriptors.
+const MAX_PROBES: usize = 256;
+
+/// More files without TLS functions than this are not remembered: all are forgotten, which costs looks.
+const MAX_FILES: usize = 65_536;
+
+/// When a new program has its libraries mapped, and those that it loads while it starts.
+const MAPPED_AFTER: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
+
+/// Looks at mappings that are to come.
+const MAX_LATER: usize = 8192;
+
+/// For so long the libraries in a root are taken to be those that were found, and mapped files to be those of their
+/// number.
+const FRESH_FOR: Duration = Duration::from_secs(10);
+
+/// How often the thread looks at everything, at most, where it could not be told all.
+const SCAN_EVERY: Duration = Duration::from_secs(10);
+
+/// Where the kernel says that it can attach to functions of files.
+const SUPPORT: &str = "/sys/bus/event_source/devices/uprobe/type";
+
+/// Finds TLS libraries and attaches to them.
+pub struct Probes {
+    kernel: Arc<Kernel>,
+    stats: Arc<Stats>,
+    watch: Option<Watch>,
+    told: Receiver<Told>,
+    shared: Arc<Shared>,
+    /// Files that we are attached to: that keeps their inodes from becoming another file's.
+    attached: HashSet<FileId>,
+    /// Files that there is nothing to attach to in.
+    others: HashSet<FileId>,
+    /// Device and inode of mapped files looked at lately, without opening them.
+    mapped: HashSet<(String, u64)>,
+    mapped_since: Instant,
+    /// When libraries were looked for: by mount namespace, and device and inode of the root in it.
+    roots: HashMap<(u32, u64, u64), Instant>,
+    later: VecDeque<(Instant, u32)>,
+    probes: Vec<Probe>,
+    is_full: bool,
+}
+
+impl Probes {
+    pub fn new(kernel: Arc<Kernel>, stats: Arc<Stats>) -> Probes {
+        let (watch, told, shared) = Watch::new();
+        Probes {
+            kernel,
+            stats,
+            watch: Some(watch),
+            told,
+            shared,
+            attached: HashSet::new(),
+            others: HashSet::new(),
+            mapped: HashSet::new(),
+            mapped_since: Instant::now(),
+            roots: HashMap::new(),
+            later: VecDeque::new(),
+            probes: Vec::new(),
+            is_full: false,
+        }
+    }
+
+    /// For the workers. Answers the same once; a second one tells nobody.
+    pub fn watch(&mut self) -> Watch {
+        self.watch.take().unwrap_or_default()
+    }
+
+    /// Attaches to what processes have mapped now, and to the libraries of this machine that none has.
+    pub fn scan(&mut self) {
+        if !fs::exists(SUPPORT).unwrap_or(false) {
+            return;
+        }
+        self.look_for_libraries(Path::new("/"));
+        for pid in proc::pids() {
+            self.look_at_mappings(pid);
+        }
+    }
+
+    /// Follows what workers tell until there are none. Nobody waits for the thread: a file may keep it for any time.
+    pub fn start(self) -> Result<()> {
+        if !fs::exists(SUPPORT).unwrap_or(false) {
+            log::warn!("TLS cannot be read: this kernel has no uprobes (CONFIG_UPROBE_EVENTS); {SUPPORT} is not there");
+            return Ok(());
+        }
+        let thread = thread::Builder::new().name("probes".into()).spawn(move || self.run());
+        thread.context("cannot start the thread that finds TLS libraries")?;
+        Ok(())
+    }
+
+    fn run(mut self) {
+        // What was mapped between the first look and the first event was told by neither.
+        self.scan();
+        let mut next_scan = Instant::now() + SCAN_EVERY;
+        loop {
+            let now = Instant::now();
+            let next = self.later.front().map_or(SCAN_EVERY, |(due, _)| due.saturating_duration_since(now));
+            match self.told.recv_timeout(next) {
+                Ok(told) => self.take(told),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let now = Instant::now();
+            while let Some(&(_, pid)) = self.later.front().filter(|(due, _)| *due <= now) {
+                self.later.pop_front();
+                self.look_at_mappings(pid);
+            }
+            if now >= next_scan && self.shared.missed.swap(false, Ordering::AcqRel) {
+                next_scan = now + SCAN_EVERY;
+                self.scan();
+            }
+        }
+    }
+
+    fn take(&mut self, told: Told) {
+        match told {
+            Told::Executed { pid, mount_namespace } => {
+                self.look_at(&PathBuf::from(format!("/proc/{pid}/exe")), None);
+                self.look_at_root(pid, mount_namespace);
+                self.look_later(pid);
+            }
+            Told::Connected { pid } => self.look_at_mappings(pid),
+        }
+    }
+
+    fn look_later(&mut self, pid: u32) {
+        let now = Instant::now();
+        if self.later.len() + MAPPED_AFTER.len() > MAX_LATER {
+            self.shared.missed.store(true, Ordering::Release);
+            return;
+        }
+        for after in MAPPED_AFTER {
+            let due = now + after;
+            let place = self.later.partition_point(|(other, _)| *other <= due);
+            self.later.insert(place, (due, pid));
+        }
+    }
+
+    fn look_at_root(&mut self, pid: u32, mount_namespace: u32) {
+        let root = PathBuf::from(format!("/proc/{pid}/root"));
+        let Ok(metadata) = fs::metadata(&root) else { return };
+        let now = Instant::now();
+        let key = (mount_namespace, metadata.dev(), metadata.ino());
+        if self.roots.get(&key).is_some_and(|since| now.duration_since(*since) < FRESH_FOR) {
+            return;
+        }
+        self.roots.retain(|_, since| now.duration_since(*since) < FRESH_FOR);
+        self.roots.insert(key, now);
+        self.look_for_libraries(&root);
+    }
+
+    fn look_for_libraries(&mut self, root: &Path) {
+        for library in places::libraries(root) {
+            self.look_at(&library, None);
+        }
+    }
+
+    fn look_at_mappings(&mut self, pid: u32) {
+        // An inode number may be another file's by now.
+        if self.mapped_since.elapsed() > FRESH_FOR || self.mapped.len() > MAX_FILES {
+            self.mapped.clear();
+            self.mapped_since = Instant::now();
+        }
+        for mapping in places::mappings(pid) {
+            if self.mapped.insert((mapping.device, mapping.inode)) {
+                self.look_at(&mapping.file, Some(&mapping.name));
+            }
+        }
+    }
+
+    /// Attaches to the functions of a file, once. `name`: what to call it, where its path is none that a user knows.
+    fn look_at(&mut self, path: &Path, name: Option<&str>) {
+        let Some((file, id)) = places::open(path) else { return };
+        if self.attached.contains(&id) || self.others.contains(&id) {
+            return;
+        }
+        let name = || name.map_or_else(|| path.display().to_string(), str::to_owned);
+        let functions = match elf::functions(&file) {
+            Ok(functions) => functions,
+            Err(error) => {
+                log::debug!("cannot look for TLS functions in {}: {error}", name());
+                Vec::new()
+            }
+        };
+        if functions.is_empty() {
+            if self.others.len() >= MAX_FILES {
+                self.others.clear();
+            }
+            self.others.insert(id);
+            return;
+        }
+        self.attached.insert(id);
+        for (function, offset) in functions {
+            if self.probes.len() >= MAX_PROBES {
+                return self.say_full(&name());
+            }
+            // The file that was looked into, whatever its path leads to by now.
+            let through = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+            match self.kernel.attach_to(function, &through, offset) {
+                Ok(probe) => {
+                    log::debug!("attached to {function:?} of {}, at {offset:#x}", name());
+                    self.probes.push(probe);
+                }
+                Err(error) => {
+                    self.stats.lost_probes.add(1);
+                    log::warn!("TLS of {} cannot be read: {error:#}", name());
+                }
+            }
+        }
+    }
+
+    fn say_full(&mut self, name: &str) {
+        self.stats.lost_probes.add(1);
+        if !std::mem::replace(&mut self.is_full, true) {
+            log::warn!("TLS of {name} and of all found after it cannot be read: {MAX_PROBES} probes are in place");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! TLS by its keys.
+
+mod secrets;
+
+pub use secrets::{Label, LogLabel, Secret};
