@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::proto::grpc::Messages;
 use crate::proto::{Head, Trailers};
+use crate::tls::{Info, Uncovered};
 
 pub mod grpc;
 pub mod http;
@@ -78,21 +79,15 @@ pub struct Connection {
     pub tls: Option<Tls>,
 }
 
-/// What TLS is on a connection, as far as it is known; none stands for what was not seen or not agreed on.
+/// TLS on a connection, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tls {
-    /// `1.3`, `1.2`.
-    pub version: Option<&'static str>,
-    /// The name that the client asked for (RFC 6066 section 3).
-    pub sni: Option<Arc<str>>,
-    /// The protocol agreed on (RFC 7301).
-    pub alpn: Option<Arc<str>>,
-    /// As IANA names it.
-    pub cipher: Option<&'static str>,
+    /// What its handshake says.
+    pub info: Info,
     /// The one that the watched process uses.
     pub library: Option<&'static str>,
-    /// Why the connection could not be opened; none where it could.
-    pub uncovered: Option<&'static str>,
+    /// Why the connection cannot be opened; none where it can, or may yet.
+    pub uncovered: Option<Uncovered>,
 }
 
 impl Connection {

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!    kernel                                  user space
-//!  bpf/*.bpf.c ─ ring buffer, one per CPU ─▶ bpf ─▶ conn ─▶ proto ─▶ exchange ─▶ rules, plugin ─▶ sink
-//!    socket I/O, connections,                bytes  streams  messages  request +    what to keep     stdout
-//!    processes                               events in order           response
-//!                                            └──── one worker thread per CPU ──────────────────┘   └ threads ┘
+//!  bpf/*.bpf.c ─ ring buffer, one per CPU ─▶ bpf ─▶ conn ─▶ tls ─▶ proto ─▶ exchange ─▶ rules, plugin ─▶ sink
+//!    socket I/O, connections,                bytes  streams  plain  messages  request +   what to keep     stdout
+//!    processes, secrets                      events in order text             response
+//!       ▲                                    └──── one worker thread per CPU ───────────────────────┘   └ threads ┘
+//!       └─ probes: where TLS libraries are
 //!    filters, "skip this body" ◀──────────── config, rules        every loss counted at every arrow ─▶ stats
 //! ```
 //!
@@ -25,16 +26,15 @@ pub mod worker;
 
 pub mod bpf;
 pub mod conn;
+pub mod probes;
 pub mod proto;
+pub mod tls;
 
 pub mod digits;
 pub mod exchange;
 pub mod identity;
 pub mod names;
 pub mod url;
-
-pub mod probes;
-pub mod tls;
 
 pub mod plugin;
 pub mod rules;

@@ -10,6 +10,7 @@ use crate::identity::Processes;
 use crate::probes::Watch;
 use crate::sink::queue::Outbox;
 use crate::stats::{Memory, Stats};
+use crate::tls::Secrets;
 
 /// Everything that workers share.
 pub struct Pipeline {
@@ -19,6 +20,7 @@ pub struct Pipeline {
     pub control: Arc<dyn Control>,
     pub stats: Arc<Stats>,
     pub memory: Arc<Memory>,
+    pub secrets: Secrets,
     pub progress: Progress,
     pub outbox: Outbox,
     watch: Watch,
@@ -47,6 +49,7 @@ impl Pipeline {
             control,
             stats,
             memory,
+            secrets: Secrets::new(),
             progress: Progress::new(workers),
             outbox,
             watch: Watch::default(),
@@ -82,6 +85,7 @@ impl Pipeline {
             control: &*self.control,
             stats: &self.stats,
             memory: &self.memory,
+            secrets: &self.secrets,
             boot_to_wall: self.boot_to_wall.load(Ordering::Relaxed),
             settled,
             next_id: &mut next_id,

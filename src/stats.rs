@@ -38,6 +38,8 @@ pub struct Stats {
     pub lost_identities: Count,
     /// Functions of TLS libraries that no program could be attached to.
     pub lost_probes: Count,
+    /// Connections within TLS that could not be opened.
+    pub uncovered: Count,
     /// Raw events that the recording could not take in time.
     pub lost_recording: Count,
 }
@@ -64,6 +66,7 @@ impl Stats {
             ("lost.identities", self.lost_identities.get()),
             ("lost.queue_full", self.lost_queue.get()),
             ("lost.sink_failed", self.lost_sink.get()),
+            ("tls.uncovered", self.uncovered.get()),
             ("lost.recording", self.lost_recording.get()),
             ("lost.probes", self.lost_probes.get()),
             ("lost.bad_events", self.bad_events.get()),

@@ -124,7 +124,7 @@ fn derived(secrets: &[(u32, Secret)], process: u32) -> Vec<(String, String)> {
             Secret::Master { master, client_random } => {
                 derived.push((format!("client_random {}", hex(client_random)), hex(master)));
             }
-            Secret::Log { label: LogLabel::Master, .. } => panic!("no key log was probed"),
+            Secret::Log { label: LogLabel::ClientRandom, .. } => panic!("no key log was probed"),
             other => panic!("{other:?}"),
         }
     }

@@ -283,7 +283,7 @@ fn secret(event: &types::secret_event) -> Option<Secret> {
         secret_label::SECRET_CLIENT_APPLICATION => expand(Label::ClientApplication, context),
         secret_label::SECRET_SERVER_APPLICATION => expand(Label::ServerApplication, context),
         secret_label::SECRET_MASTER => Some(Secret::Master { master: secret, client_random: context.try_into().ok()? }),
-        secret_label::SECRET_LOG_MASTER => log(LogLabel::Master, context),
+        secret_label::SECRET_LOG_MASTER => log(LogLabel::ClientRandom, context),
         secret_label::SECRET_LOG_CLIENT_EARLY => log(LogLabel::ClientEarly, context),
         secret_label::SECRET_LOG_CLIENT_HANDSHAKE => log(LogLabel::ClientHandshake, context),
         secret_label::SECRET_LOG_SERVER_HANDSHAKE => log(LogLabel::ServerHandshake, context),

@@ -5,16 +5,20 @@ use std::sync::Arc;
 
 use super::Control;
 use super::dns::Answers;
+use super::sealed::{Cover, Source};
 use super::stream::{Item, Stream, Why};
 use crate::bpf::{Data, Flow, Order, Role, SocketInfo, Verdict};
 use crate::config::{Settings, Stack, TapDirection, Tapped};
 use crate::exchange::http::{Gap, Host, Http, Side, State};
-use crate::exchange::{Address, Connection, ConnectionEvent, Direction, Exchange, Nanos, Process, Protocol, Record};
+use crate::exchange::{
+    Address, Connection, ConnectionEvent, Direction, Exchange, Nanos, Process, Protocol, Record, Tls,
+};
 use crate::identity::Processes;
 use crate::plugin;
 use crate::proto::Head;
 use crate::sink::queue::Outbox;
 use crate::stats::{Memory, Stats};
+use crate::tls::{self, Secrets};
 use crate::url;
 
 /// Body bytes ahead that are worth an order to the kernel.
@@ -41,6 +45,7 @@ pub struct Env<'a> {
     pub control: &'a dyn Control,
     pub stats: &'a Stats,
     pub memory: &'a Memory,
+    pub secrets: &'a Secrets,
     /// What to add to CLOCK_BOOTTIME to get nanoseconds since the epoch.
     pub boot_to_wall: i64,
     /// All events up to this time (CLOCK_BOOTTIME) have been taken in.
@@ -103,6 +108,7 @@ pub(super) struct Conn {
     /// Its process is not known yet.
     awaiting: Option<Box<Awaiting>>,
     streams: [Stream; 2],
+    cover: Cover,
     http: Option<Http>,
     /// It leads to a DNS server.
     dns: Option<Box<Answers>>,
@@ -197,6 +203,9 @@ impl Conn {
             self.streams[0].start_at(base[0]);
             self.streams[1].start_at(base[1]);
         }
+        if info.base.is_none() {
+            self.cover = Cover::Clear;
+        }
         self.socket = info.socket;
         match Answers::of(info, is_server).filter(|_| !self.ignored) {
             Some(answers) => self.dns = Some(Box::new(answers)),
@@ -231,7 +240,10 @@ impl Conn {
             return self.advance(env);
         }
         let side = self.side(data.flow);
-        if let (Some(known), Some(http)) = (&self.known, &mut self.http)
+        if matches!(self.cover, Cover::Undecided) && side == Side::Request && self.known.is_some() {
+            self.decide(data);
+        }
+        if let (Some(known), Some(http), Cover::Clear) = (&self.known, &mut self.http, &self.cover)
             && http.is_ready(side, false)
             && self.streams[data.flow as usize].pass(data)
         {
@@ -282,6 +294,13 @@ impl Conn {
         self.advance(env);
     }
 
+    /// The client's first byte says what all others are (RFC 8446 section 5.1: a handshake record).
+    fn decide(&mut self, first: &Data) {
+        let stream = &self.streams[first.flow as usize];
+        let Some(&byte) = first.payload.first().filter(|_| stream.position() == Some(first.position)) else { return };
+        self.cover = Cover::of(byte);
+    }
+
     /// Goes as far as what has come, and what time has settled, allow.
     pub(super) fn advance(&mut self, env: &mut Env) {
         let is_idle = self.streams.iter().all(|stream| !stream.is_waiting());
@@ -291,15 +310,23 @@ impl Conn {
                 self.ignore(env);
             }
         }
+        if matches!(self.cover, Cover::Undecided) && !is_idle {
+            self.decide_late(env.settled);
+        }
+        self.read_sealed(env.settled, env);
         if let (Some(known), Some(http), false) = (&self.known, &mut self.http, self.ignored) {
             let mut host = ConnHost { env, known, transactions: &mut self.transactions };
-            if !is_idle || http.is_partial() {
-                advance(&mut host, http, &mut self.streams);
+            match &mut self.cover {
+                Cover::Undecided => {}
+                Cover::Sealed(sealed) => advance(&mut host, http, &mut sealed.plain),
+                Cover::Clear if is_idle && !http.is_partial() => {}
+                Cover::Clear => advance(&mut host, http, &mut self.streams),
             }
+            let is_clear = matches!(self.cover, Cover::Clear);
             match http.state() {
                 State::NotHttp => self.ignore(env),
                 State::Tunnel => self.tunnel(env),
-                State::Doubtful if self.order.verdict == Verdict::Capture => {
+                State::Doubtful if is_clear && self.order.verdict == Verdict::Capture => {
                     self.order.verdict = Verdict::Look;
                     self.streams.iter_mut().for_each(|stream| stream.look(true));
                     env.control.order(self.id, &self.order);
@@ -308,17 +335,61 @@ impl Conn {
                     self.stop_looking();
                     self.order_skips(env);
                 }
-                _ => self.order_skips(env),
+                _ if is_clear => self.order_skips(env),
+                _ => {}
             }
         }
-        let held = self.streams[0].held() + self.streams[1].held() + self.http.as_ref().map_or(0, |http| http.held());
+        let mut held = self.streams[0].held() + self.streams[1].held();
+        held += self.http.as_ref().map_or(0, |http| http.held());
+        if let Cover::Sealed(sealed) = &self.cover {
+            held += sealed.held();
+        }
         env.memory.adjust(self.accounted, held);
         self.accounted = held;
         self.is_waiting = self.closing.is_some()
             || !self.ignored
                 && (!self.is_known()
                     || self.streams.iter().any(Stream::is_waiting)
+                    || matches!(&self.cover, Cover::Sealed(sealed) if sealed.is_waiting())
                     || self.http.as_ref().is_some_and(|http| http.is_held_back(env.settled)));
+    }
+
+    /// The client's first byte has come by itself, or will not come.
+    fn decide_late(&mut self, settled: u64) {
+        let Some(known) = &self.known else { return };
+        let asked = if known.is_server { Flow::Received } else { Flow::Sent };
+        match self.streams[asked as usize].first_byte() {
+            Some(byte) => self.cover = Cover::of(byte),
+            None => {
+                // Something else came before it for sure.
+                let is_settled = |stream: &mut Stream| stream.front_time().is_some_and(|time| time <= settled);
+                if self.streams.iter_mut().any(is_settled) {
+                    self.cover = Cover::Clear;
+                }
+            }
+        }
+    }
+
+    /// Lets the TLS layer take in what has come.
+    fn read_sealed(&mut self, settled: u64, env: &mut Env) {
+        let (Cover::Sealed(sealed), Some(known), false) = (&mut self.cover, &mut self.known, self.ignored) else {
+            return;
+        };
+        sealed.read(&mut self.streams, known.is_server, settled, env.secrets);
+        let uncovered = match sealed.session.state() {
+            tls::State::NotTls => return self.ignore(env),
+            tls::State::Uncovered(why) => Some(why),
+            _ => None,
+        };
+        let known_before = known.connection.tls.as_ref().map(|tls| (&tls.info, tls.uncovered));
+        if known_before != Some((sealed.session.info(), uncovered)) {
+            let tls = Tls { info: sealed.session.info().clone(), library: None, uncovered };
+            known.connection = Arc::new(Connection { tls: Some(tls), ..(*known.connection).clone() });
+        }
+        if uncovered.is_some() {
+            env.stats.uncovered.add(1);
+            self.ignore(env);
+        }
     }
 
     /// Whether the socket is gone and everything of it has come.
@@ -338,6 +409,11 @@ impl Conn {
             }
         }
         self.advance(env);
+        if matches!(&self.cover, Cover::Sealed(sealed) if sealed.session.is_waiting()) {
+            // No secret comes any more.
+            self.read_sealed(u64::MAX, env);
+            self.advance(env);
+        }
         if let (Some(known), Some(http), false) = (&self.known, &mut self.http, self.ignored) {
             let mut host = ConnHost { env, known, transactions: &mut self.transactions };
             // Where nobody said how far it went, what lasts until the end may have gone on.
@@ -476,17 +552,17 @@ fn moved(stream: &Stream, final_position: Option<u32>) -> u64 {
     next.saturating_sub(first) + u64::try_from(beyond).unwrap_or(0)
 }
 
-/// Feeds what the streams have to the decoders until neither side can go on: the side whose bytes were moved first
+/// Feeds what there is to the decoders until neither side can go on: the side whose bytes were moved first
 /// goes first.
-fn advance(host: &mut ConnHost, http: &mut Http, streams: &mut [Stream; 2]) {
+fn advance(host: &mut ConnHost, http: &mut Http, sources: &mut [impl Source; 2]) {
     let mut sides = match host.known.is_server {
         true => [(Side::Request, Flow::Received), (Side::Response, Flow::Sent)],
         false => [(Side::Request, Flow::Sent), (Side::Response, Flow::Received)],
     };
     loop {
-        let mut front = |flow: Flow| streams[flow as usize].front_time().unwrap_or(u64::MAX);
+        let mut front = |flow: Flow| sources[flow as usize].front_time().unwrap_or(u64::MAX);
         sides.sort_by_key(|&(side, flow)| (front(flow), side == Side::Response));
-        let fed = sides.iter().any(|&(side, flow)| feed(host, http, &mut streams[flow as usize], side));
+        let fed = sides.iter().any(|&(side, flow)| feed(host, http, &mut sources[flow as usize], side));
         if !fed || matches!(http.state(), State::Tunnel | State::NotHttp) {
             break;
         }
@@ -496,15 +572,15 @@ fn advance(host: &mut ConnHost, http: &mut Http, streams: &mut [Stream; 2]) {
 }
 
 /// Feeds one item of one side; false where there is none, or the side has to wait for the other.
-fn feed(host: &mut ConnHost, http: &mut Http, stream: &mut Stream, side: Side) -> bool {
+fn feed(host: &mut ConnHost, http: &mut Http, source: &mut impl Source, side: Side) -> bool {
     let connection = &host.known.connection;
     let settled = host.env.settled;
     http.resume(host, connection, side, settled);
-    let is_settled = stream.front_time().is_some_and(|time| time <= settled);
+    let is_settled = source.front_time().is_some_and(|time| time <= settled);
     if !http.is_ready(side, is_settled) {
         return false;
     }
-    let Some(item) = stream.take(settled) else { return false };
+    let Some(item) = source.take(settled) else { return false };
     match item {
         Item::Bytes { data, time, call_start } => {
             http.bytes(host, connection, side, (&data, time, call_start), is_settled);

@@ -114,6 +114,13 @@ impl Stream {
         self.next.map(|next| next as u32)
     }
 
+    /// The byte that comes next, where it has come.
+    pub fn first_byte(&self) -> Option<u8> {
+        let piece = self.pieces.iter().find(|piece| piece.len > 0)?;
+        let at = self.next?.checked_sub(piece.start)?;
+        piece.data.as_ref()?.get(at as usize).copied()
+    }
+
     /// Whether these bytes can be handed on at once; if so, they count as handed on.
     pub fn pass(&mut self, data: &Data) -> bool {
         let is_whole = data.payload.len() == data.moved as usize && data.moved > 0;

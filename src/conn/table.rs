@@ -116,8 +116,7 @@ impl Table {
                 }
             }
             Event::Exit { time, pid, started } => env.processes.exited(pid, started, time),
-            // Of all connections of a process, not of one: the pipeline's.
-            Event::Secret { .. } => {}
+            Event::Secret { time, pid, secret } => env.secrets.put(pid, time, secret),
         }
     }
 
@@ -152,6 +151,9 @@ impl Table {
     /// Once a second: reports open connections, and asks for those that may have gone without a word.
     pub fn tick(&self, worker: usize, workers: usize, now: u64, env: &mut Env) {
         let wall = env.wall(now);
+        if worker == 0 {
+            env.secrets.expire(env.settled);
+        }
         for shard in self.share(worker, workers) {
             let mut shard = lock(shard);
             let mut gone = Vec::new();

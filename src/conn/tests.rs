@@ -18,6 +18,7 @@ use crate::exchange::{
 };
 use crate::identity::Processes;
 use crate::stats::{Memory, Stats};
+use crate::tls::Secrets;
 use traffic::{Dice, Kind, Script};
 
 const ID: u64 = 7 << 10;
@@ -62,6 +63,7 @@ struct Bench {
     control: FakeControl,
     stats: Stats,
     memory: Memory,
+    secrets: Secrets,
     ids: u64,
     settled: u64,
     boot_to_wall: i64,
@@ -82,6 +84,7 @@ impl Bench {
             control: FakeControl::default(),
             stats: Stats::default(),
             memory: Memory::new(ceiling),
+            secrets: Secrets::new(),
             ids: 0,
             settled: 0,
             boot_to_wall: 0,
@@ -101,6 +104,7 @@ impl Bench {
             control: &self.control,
             stats: &self.stats,
             memory: &self.memory,
+            secrets: &self.secrets,
             boot_to_wall: self.boot_to_wall,
             settled: self.settled,
             next_id: &mut next_id,

@@ -89,9 +89,9 @@ impl Facts for SoFar<'_> {
             Field::Src(peer) => self.peer(peer, self.connection.source(), true),
             Field::Dst(peer) => self.peer(peer, self.connection.destination(), false),
             Field::TlsEnabled => Fact::Bool(self.connection.tls.is_some()),
-            Field::TlsVersion => self.tls(|tls| tls.version),
-            Field::TlsSni => self.tls(|tls| tls.sni.as_deref()),
-            Field::TlsAlpn => self.tls(|tls| tls.alpn.as_deref()),
+            Field::TlsVersion => self.tls(|tls| tls.info.version),
+            Field::TlsSni => self.tls(|tls| tls.info.sni.as_deref()),
+            Field::TlsAlpn => self.tls(|tls| tls.info.alpn.as_deref()),
             Field::Protocol => Fact::Text(Cow::Borrowed(self.protocol().name())),
             Field::GrpcService => self.request_text(|head| Some(text(grpc::called(head)?.0))),
             Field::GrpcMethod => self.request_text(|head| Some(text(grpc::called(head)?.1))),
@@ -269,6 +269,7 @@ mod tests {
     use super::*;
     use crate::exchange::{Attachment, Process};
     use crate::names::{Names, RuntimeNames};
+    use crate::tls::Info;
 
     const ME: &str = "172.18.0.2";
     const OTHER: &str = "172.18.0.5";
@@ -329,7 +330,8 @@ mod tests {
         };
         assert!(!enabled(&connection));
         assert_eq!(fact(&connection, "tls.sni"), None);
-        connection.tls = Some(Tls { version: Some("1.2"), sni: Some("shop.test".into()), ..Tls::default() });
+        let info = Info { version: Some("1.2"), sni: Some("shop.test".into()), ..Info::default() };
+        connection.tls = Some(Tls { info, ..Tls::default() });
         assert!(enabled(&connection));
         assert_eq!(fact(&connection, "tls.sni").as_deref(), Some("shop.test"));
         assert_eq!(fact(&connection, "tls.version").as_deref(), Some("1.2"));

@@ -295,12 +295,12 @@ fn ends(json: &mut Json, connection: &Connection) {
 fn tls(json: &mut Json, connection: &Connection) {
     let Some(tls) = &connection.tls else { return };
     json.object("tls");
-    json.text("version", tls.version.unwrap_or_default());
-    json.text("sni", tls.sni.as_deref().unwrap_or_default());
-    json.text("alpn", tls.alpn.as_deref().unwrap_or_default());
-    json.text("cipher", tls.cipher.unwrap_or_default());
+    json.text("version", tls.info.version.unwrap_or_default());
+    json.text("sni", tls.info.sni.as_deref().unwrap_or_default());
+    json.text("alpn", tls.info.alpn.as_deref().unwrap_or_default());
+    json.text("cipher", tls.info.cipher.as_deref().unwrap_or_default());
     json.text("library", tls.library.unwrap_or_default());
-    json.text("uncovered", tls.uncovered.unwrap_or_default());
+    json.text("uncovered", tls.uncovered.map(|why| why.to_string()).unwrap_or_default());
     json.close(b'}');
 }
 

@@ -215,7 +215,7 @@ fn a_secret_is_what_its_label_says() {
         assert_eq!(parsed_secret(&secret(of, 48, 64)), expand(label));
     }
     for (of, label) in [
-        (secret_label::SECRET_LOG_MASTER, LogLabel::Master),
+        (secret_label::SECRET_LOG_MASTER, LogLabel::ClientRandom),
         (secret_label::SECRET_LOG_CLIENT_EARLY, LogLabel::ClientEarly),
         (secret_label::SECRET_LOG_CLIENT_HANDSHAKE, LogLabel::ClientHandshake),
         (secret_label::SECRET_LOG_SERVER_HANDSHAKE, LogLabel::ServerHandshake),

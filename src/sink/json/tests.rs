@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::*;
 use crate::exchange::{Format, Missing, Protocol, Record, Tls};
 use crate::sink::sample::{START, connection, egress, ingress, ip, trailers, written};
+use crate::tls::Info;
 
 const REQUEST: &str = concat!(
     "POST /api/create?dry=1 HTTP/1.1\nHost: localhost:8085\nUser-Agent: curl/7.81.0\n",
@@ -228,7 +229,8 @@ fn a_grpc_call_over_http2() {
 fn what_tls_is_on_the_connection() {
     let mut exchange = ingress().request("GET /a HTTP/1.1\nHost: shop.test\n", "");
     assert_eq!(parsed(&exchange.clone().json(Level::Summary)).get("tls"), None);
-    let known = Tls { version: Some("1.3"), sni: Some("shop.test".into()), library: Some("openssl"), ..Tls::default() };
+    let info = Info { version: Some("1.3"), sni: Some("shop.test".into()), ..Info::default() };
+    let known = Tls { info, library: Some("openssl"), ..Tls::default() };
     exchange.connection = Arc::new(Connection { tls: Some(known), ..(*exchange.connection).clone() });
     let value = parsed(&exchange.json(Level::Summary));
     assert_eq!(value["tls"], serde_json::json!({"version": "1.3", "sni": "shop.test", "library": "openssl"}));

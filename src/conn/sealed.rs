@@ -1,0 +1,136 @@
+//! A connection within TLS: what its streams carry goes through the TLS layer, and what comes out of that is read as HTTP.
+//!
+//! Owns the order in which both directions go through, and what waits until HTTP can take it. It knows nothing of keys:
+//! those are `tls`'s.
+
+use std::collections::VecDeque;
+
+use super::stream::{Item, Stream};
+use crate::bpf::Flow;
+use crate::tls::{self, Piece, Secrets, Session, Side, State};
+
+/// Ciphertext that may wait for its secret in the TLS layer; what comes behind it stays in the streams.
+const HELD_MOST: usize = 1 << 20;
+
+/// What the bytes of a connection are, before they are read as HTTP.
+#[derive(Default)]
+pub(super) enum Cover {
+    /// The client's first byte has not come.
+    #[default]
+    Undecided,
+    Clear,
+    Sealed(Box<Sealed>),
+}
+
+impl Cover {
+    /// Nothing but TLS begins with a record of its handshake (RFC 8446 section 5.1).
+    pub(super) fn of(first: u8) -> Cover {
+        match tls::looks_like_client(&[first]) {
+            Some(false) => Cover::Clear,
+            _ => Cover::Sealed(Box::new(Sealed::new())),
+        }
+    }
+}
+
+/// Where items come from: a direction on the wire, or what TLS made of one.
+pub(super) trait Source {
+    /// When what comes next was moved.
+    fn front_time(&mut self) -> Option<u64>;
+    /// What comes next; none while it is not known. `settled`: all events up to that time have been taken in.
+    fn take(&mut self, settled: u64) -> Option<Item>;
+}
+
+impl Source for Stream {
+    fn front_time(&mut self) -> Option<u64> {
+        Stream::front_time(self)
+    }
+
+    fn take(&mut self, settled: u64) -> Option<Item> {
+        Stream::take(self, settled)
+    }
+}
+
+/// The plaintext of one direction, until HTTP takes it.
+#[derive(Default)]
+pub(super) struct Plain {
+    items: VecDeque<Item>,
+    held: usize,
+}
+
+impl Plain {
+    fn push(&mut self, piece: Piece) {
+        let item = match piece {
+            Piece::Bytes { data, time, call_start } => Item::Bytes { data: data.to_vec(), time, call_start },
+            Piece::Unseen { len, time, why } => Item::Unseen { len, time, why },
+            Piece::End { time } => Item::End { time },
+        };
+        self.held += weight(&item);
+        self.items.push_back(item);
+    }
+}
+
+impl Source for Plain {
+    fn front_time(&mut self) -> Option<u64> {
+        self.items.front().map(|item| match item {
+            Item::Bytes { time, .. } | Item::Unseen { time, .. } | Item::End { time } => *time,
+        })
+    }
+
+    fn take(&mut self, _settled: u64) -> Option<Item> {
+        let item = self.items.pop_front()?;
+        self.held -= weight(&item);
+        Some(item)
+    }
+}
+
+fn weight(item: &Item) -> usize {
+    size_of::<Item>() + if let Item::Bytes { data, .. } = item { data.len() } else { 0 }
+}
+
+pub(super) struct Sealed {
+    pub(super) session: Session,
+    /// By [`Flow`].
+    pub(super) plain: [Plain; 2],
+}
+
+impl Sealed {
+    pub(super) fn new() -> Sealed {
+        Sealed { session: Session::new(), plain: Default::default() }
+    }
+
+    /// Takes in what the streams have, as far as it can be opened or kept.
+    pub(super) fn read(&mut self, streams: &mut [Stream; 2], is_server: bool, settled: u64, secrets: &Secrets) {
+        let Sealed { session, plain } = self;
+        let flow_of = |side: Side| match is_server == (side == Side::Client) {
+            true => Flow::Received,
+            false => Flow::Sent,
+        };
+        let mut out = |side: Side, piece: Piece| plain[flow_of(side) as usize].push(piece);
+        session.resume(settled, secrets, &mut out);
+        let mut sides = [Side::Client, Side::Server];
+        while !matches!(session.state(), State::NotTls | State::Uncovered(_)) {
+            if session.is_waiting() && session.held() > HELD_MOST {
+                return;
+            }
+            sides.sort_by_key(|&side| streams[flow_of(side) as usize].front_time().unwrap_or(u64::MAX));
+            let next = sides.iter().find_map(|&side| Some((side, streams[flow_of(side) as usize].take(settled)?)));
+            let Some((side, item)) = next else { return };
+            let piece = match &item {
+                Item::Bytes { data, time, call_start } => Piece::Bytes { data, time: *time, call_start: *call_start },
+                Item::Unseen { len, time, why } => Piece::Unseen { len: *len, time: *time, why: *why },
+                Item::End { time } => Piece::End { time: *time },
+            };
+            session.take(side, piece, secrets, &mut out);
+        }
+    }
+
+    /// Bytes of memory.
+    pub(super) fn held(&self) -> usize {
+        self.session.held() + self.plain.iter().map(|plain| plain.held).sum::<usize>()
+    }
+
+    /// Whether something can go on without another event.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.session.is_waiting() || self.plain.iter().any(|plain| !plain.items.is_empty())
+    }
+}
