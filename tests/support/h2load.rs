@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::Scratch;
+use super::{Scratch, tls};
 
 /// A load: how many connections, streams at once on each, and requests in all.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +20,11 @@ pub fn paths() -> impl Iterator<Item = String> {
 impl Load {
     /// The command; `options` such as `--h1`.
     pub fn command(&self, port: u16, folder: &Scratch, options: &[&str]) -> Command {
-        let urls: String = paths().map(|path| format!("http://127.0.0.1:{port}{path}\n")).collect();
+        self.command_to(&format!("http://127.0.0.1:{port}"), port, folder, options)
+    }
+
+    fn command_to(&self, origin: &str, port: u16, folder: &Scratch, options: &[&str]) -> Command {
+        let urls: String = paths().map(|path| format!("{origin}{path}\n")).collect();
         let list = folder.file(&format!("urls-{port}"), &urls);
         let Load { connections, streams, requests } = self;
         let mut command = Command::new("h2load");
@@ -32,7 +36,24 @@ impl Load {
     /// Makes all the requests. Each must be answered, whatever with.
     pub fn run(&self, port: u16, options: &[&str]) {
         let folder = Scratch::new("h2load");
-        let output = self.command(port, &folder, options).output().expect("h2load is installed");
+        self.finish(&mut self.command(port, &folder, options));
+    }
+
+    /// The command for a server that speaks TLS, under the name of its certificate.
+    pub fn tls_command(&self, port: u16, folder: &Scratch, options: &[&str]) -> Command {
+        let mut command = self.command_to(&format!("https://{}:{port}", tls::NAME), port, folder, options);
+        command.args(["--ciphers=ALL", &format!("--connect-to=127.0.0.1:{port}")]);
+        command
+    }
+
+    /// As [`Load::run`] over TLS.
+    pub fn run_tls(&self, port: u16, options: &[&str]) {
+        let folder = Scratch::new("h2load");
+        self.finish(&mut self.tls_command(port, &folder, options));
+    }
+
+    fn finish(&self, command: &mut Command) {
+        let output = command.output().expect("h2load is installed");
         let summary = String::from_utf8_lossy(&output.stdout);
         let expected = format!("{} done,", self.requests);
         let is_whole = summary.contains(&expected) && summary.contains(" 0 errored, 0 timeout");

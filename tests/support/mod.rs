@@ -19,6 +19,7 @@ pub mod relay;
 pub mod scene;
 pub mod sidetap;
 pub mod socket;
+pub mod tls;
 pub mod wire;
 
 use std::fs;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::program::{Program, listens};
+use super::tls::Authority;
 use super::{LIMIT, Scratch, data, fill, free_port, until};
 
 /// Where Debian installs it.
@@ -38,16 +39,21 @@ pub struct Nginx {
 impl Nginx {
     /// Serves `files` (name, content) under `/file/`, `/text/…` with a short text, and `/health`.
     pub fn start(sendfile: bool, files: &[(&str, &[u8])]) -> Nginx {
-        Nginx::start_on("nginx.conf", sendfile, files)
+        Nginx::start_on("nginx.conf", sendfile, files, &[])
     }
 
     /// The same in HTTP/2 with prior knowledge, and 404 under `/none/`. Each response has its request's `X-Request-Id`, or
     /// one that nginx made.
     pub fn http2(files: &[(&str, &[u8])]) -> Nginx {
-        Nginx::start_on("nginx-http2.conf", false, files)
+        Nginx::start_on("nginx-http2.conf", false, files, &[])
     }
 
-    fn start_on(config: &str, sendfile: bool, files: &[(&str, &[u8])]) -> Nginx {
+    /// The same over TLS, in HTTP/1 or HTTP/2 as the client likes; each response says what it came by.
+    pub fn tls(authority: &Authority) -> Nginx {
+        Nginx::start_on("nginx-tls.conf", false, &[], &[("authority", &authority.path().display().to_string())])
+    }
+
+    fn start_on(config: &str, sendfile: bool, files: &[(&str, &[u8])], more: &[(&str, &str)]) -> Nginx {
         let folder = Scratch::new("nginx");
         let www = folder.path().join("www");
         fs::create_dir_all(&www).expect("the scratch folder is ours");
@@ -60,7 +66,8 @@ impl Nginx {
             ("sendfile", if sendfile { "on" } else { "off" }.to_owned()),
             ("port", port.to_string()),
         ];
-        let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mut values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        values.extend(more);
         let file = folder.file("nginx.conf", &fill(&data(config), &values));
         let mut command = Command::new(EXE);
         command.args(["-p", &folder.path().display().to_string(), "-c"]).arg(&file);

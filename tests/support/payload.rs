@@ -28,3 +28,9 @@ pub fn assert_same(what: &str, got: &[u8], expected: &[u8]) {
     let place = got.iter().zip(expected).position(|(a, b)| a != b).unwrap_or(got.len().min(expected.len()));
     panic!("{what}: {} bytes, expected {}; the first difference is at byte {place}", got.len(), expected.len());
 }
+
+/// SHA-256 in hexadecimal, for clients of other languages.
+pub fn sha256(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
