@@ -44,6 +44,7 @@ class Seen:
     headers: tuple[int, int]  # how many, of request and response
     hops: tuple[int, int]  # bytes of their `Connection` headers, names and values
     framing: tuple[bool, bool]  # whether they are chunked
+    is_tls: bool
 
     def marks(self) -> set[str]:
         """The names in `incomplete`, without their numbers."""
@@ -168,6 +169,7 @@ def _seen(record: dict) -> Seen:
         headers=(len(request.get("headers", ())), len(response.get("headers", ()))),
         hops=(_hop(request), _hop(response)),
         framing=(_header(request, "transfer-encoding") is not None, _header(response, "transfer-encoding") is not None),
+        is_tls="tls" in record,
     )
 
 

@@ -97,6 +97,7 @@ def _all() -> Iterator[Cell]:
     yield from _sized()
     yield from _joined()
     yield from _loaded()
+    yield from _in_tls()
 
 
 def _is_timed(shape: str) -> bool:
@@ -106,7 +107,8 @@ def _is_timed(shape: str) -> bool:
 
 
 def _servers(setting: Setting) -> str:
-    return f"haproxy+{setting.server}" if setting.proxy else setting.server
+    name = f"haproxy+{setting.server}" if setting.proxy else setting.server
+    return f"{name}+tls-{setting.tls}" if setting.tls else name
 
 
 def _alone() -> Iterator[Cell]:
@@ -124,6 +126,24 @@ def _alone() -> Iterator[Cell]:
         for name in names:
             yield Cell(f"{server}/{name}/raw", functions[name], setting)
         yield Cell(f"{server}/single/curl", shapes.curled, setting, client="curl")
+
+
+def _in_tls() -> Iterator[Cell]:
+    """TLS between clients and HAProxy, between HAProxy and nginx, and both."""
+    wanted = {
+        "front": (PYTHON, ["keep-alive", "close", "chunked-up", "chunked-down", "until-close", "head", "crowd"]),
+        "back": (NGINX, ["keep-alive", "close", "head"]),
+        "both": (NGINX, ["keep-alive", "close", "pipelined-8", "head"]),
+    }
+    functions = {name: shape for name, shape, _ in SHAPES}
+    for place, (base, names) in wanted.items():
+        setting = replace(base, tls=place)
+        for name in names:
+            yield Cell(f"{_servers(setting)}/{name}/raw", functions[name], setting, timed=_is_timed(name))
+        # HAProxy's clock stands still while it decrypts an upload.
+        yield Cell(f"{_servers(setting)}/single/curl", shapes.curled, setting, client="curl", timed=False)
+    both = replace(NGINX, tls="both")
+    yield Cell(f"{_servers(both)}/load/h2load", shapes.h2load(1), both, client="h2load", load="full")
 
 
 def _sized() -> Iterator[Cell]:

@@ -30,7 +30,7 @@ def set_up() -> str:
             STEPS=3
             need_root
             step packages
-            apt_install "${{BUILD_PACKAGES[@]}}" haproxy nginx-light wrk nghttp2-client curl nodejs bpftool
+            apt_install "${{BUILD_PACKAGES[@]}}" haproxy nginx-light wrk nghttp2-client curl nodejs bpftool openssl
             step "sidetap (cargo build --release)"
             [ -n "${{SIDETAP_BIN:-}}" ] || need_rust
             build_release
@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave each cell's files there")
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="instead, connections without end, then a look at"
                         " what is left of them")  # fmt: skip
+    parser.add_argument("--tls", action="store_true", help="of the soak: the connections are TLS")
     parser.add_argument("--capture-path", choices=["socket", "syscall"], default="socket", help="of the soak (socket)")
     options = parser.parse_args()
     chosen = [cell for cell in cells() if re.search(options.only, cell.name) and (cell.short or not options.short)]
@@ -109,7 +110,7 @@ def main() -> None:
     try:
         allow_open_files(12_000)
         if options.soak is not None:
-            sys.exit(not soak(set_up(), options.soak, options.capture_path))
+            sys.exit(not soak(set_up(), options.soak, options.capture_path, options.tls))
         sys.exit(not matrix(set_up(), chosen, options.keep.resolve() if options.keep else None,
                             may_be_late=options.short))  # fmt: skip
     except Failed as error:

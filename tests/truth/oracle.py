@@ -47,6 +47,7 @@ class Expected:
     ttfb: Timer | None = None
     proxy_bytes: tuple[int, int] | None = None  # HAProxy's %U and %B
     at_most_ms: float | None = None  # as the client measured it
+    is_tls: bool = False
     required: set[str] = field(default_factory=set)  # names that `incomplete` must have
     allowed: set[str] = field(default_factory=set)  # names that it may have besides
 
@@ -82,6 +83,8 @@ def _of_proxy(world: World, made: dict[str, Made]) -> list[Expected]:
         # HAProxy drops a line now and then when its threads log at the same time: the servers' words do then.
         if id_ not in logged:
             found.append(_unlogged(each[-1], made.get(id_), world))
+    for one in found:
+        one.is_tls = world.setting.is_tls("front" if one.side == "ingress" else "back")
     return found
 
 

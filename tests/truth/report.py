@@ -55,7 +55,7 @@ def _cell(cell: Cell, verdict: Verdict | str) -> dict:
     found = {
         "name": cell.name, "client": cell.client, "join": cell.join, "load": cell.load, "losses": cell.losses,
         "server": setting.server, "proxy": setting.proxy, "path": setting.path, "sizes": setting.sizes,
-        "splice": setting.splice, "sendfile": setting.sendfile,
+        "splice": setting.splice, "sendfile": setting.sendfile, "tls": setting.tls,
     }  # fmt: skip
     if isinstance(verdict, str):
         return found | {"skipped": verdict}

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import threading
 import time
 from dataclasses import dataclass
@@ -46,12 +47,22 @@ def children(pid: int) -> set[int]:
     return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
+def certificate(folder: Path) -> Path:
+    """A server's certificate that nobody has signed, its key behind it."""
+    pem = folder / "server.pem"
+    command = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days",
+               "30", "-subj", "/CN=truth.test", "-keyout", folder / "server.key", "-out", folder / "server.crt"]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    pem.write_bytes((folder / "server.crt").read_bytes() + (folder / "server.key").read_bytes())
+    return pem
+
+
 class Nginx:
-    """nginx with two workers: texts from memory, files of any size, and a path that is slow."""
+    """nginx with two workers: texts from memory, files of any size, and a path that is slow. `pem`: it speaks TLS."""
 
     exe = "nginx"
 
-    def __init__(self, folder: Path, sendfile: bool, sizes: tuple[int, ...]) -> None:
+    def __init__(self, folder: Path, sendfile: bool, sizes: tuple[int, ...], pem: Path | None = None) -> None:
         self.port, self.folder, self.sendfile = free_port(), folder, sendfile
         self.log = folder / "access.log"
         files = folder / "www"
@@ -62,6 +73,7 @@ class Nginx:
         folder.chmod(0o755)
         kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+        tls = f"ssl_certificate {pem}; ssl_certificate_key {pem};" if pem else ""
         config = folder / "nginx.conf"
         config.write_text(f"""
             daemon off; user root; pid {folder}/nginx.pid; error_log stderr warn; worker_processes 2;
@@ -77,7 +89,7 @@ class Nginx:
                 add_header X-Request-Id $id always;
                 add_header X-Echo "$request_method $request_uri" always;
                 server {{
-                    listen 127.0.0.1:{self.port} backlog=4096;
+                    listen 127.0.0.1:{self.port} backlog=4096{" ssl" if pem else ""}; {tls}
                     root {files};
                     location /text/ {{ return 200 "nginx answers $request_uri\\n"; }}
                     location /file/ {{ alias {files}/; }}
@@ -196,8 +208,8 @@ class Haproxy:
 
     exe = "haproxy"
 
-    def __init__(self, folder: Path, servers: str, extra: dict[str, str]) -> None:
-        """`extra`: lines for the sections `defaults`, `frontend` and `backend`."""
+    def __init__(self, folder: Path, servers: str, extra: dict[str, str], pem: Path | None = None) -> None:
+        """`extra`: lines for the sections `defaults`, `frontend` and `backend`. `pem`: its clients speak TLS."""
         self.port, self.syslog = free_port(), Syslog()
         config = folder / "haproxy.cfg"
         config.write_text(f"""
@@ -215,7 +227,7 @@ defaults
     timeout tunnel 60s
     {extra.get("defaults", "")}
 frontend front
-    bind 127.0.0.1:{self.port} backlog 4096
+    bind 127.0.0.1:{self.port} backlog 4096{f" ssl crt {pem} alpn h2,http/1.1" if pem else ""}
     unique-id-format %pid-%rt
     log-format "truth|{FIELDS}"
     http-request set-var(txn.id) req.hdr(x-request-id)

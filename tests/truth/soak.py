@@ -6,6 +6,7 @@ import re
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ WARM_SECONDS = 10
 IDLE = 50
 
 
-def soak(binary: str, minutes: float, path: str) -> bool:
-    """Prints what there was before and after. Whether it is the same."""
+def soak(binary: str, minutes: float, path: str, tls: bool) -> bool:
+    """Prints what there was before and after. Whether it is the same. `tls`: on both sides of HAProxy."""
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     setting = Setting(proxy=True, server="nginx", path=path, level="none")
+    if tls:
+        # Something must want to know what is inside.
+        setting = replace(setting, tls="both", level="summary")
     with tempfile.TemporaryDirectory(dir=memory, prefix="truth-") as folder, \
             World(setting, Path(folder), binary) as world:  # fmt: skip
         world.start_agent()
@@ -37,7 +41,8 @@ def soak(binary: str, minutes: float, path: str) -> bool:
             world.haproxy and world.haproxy.syslog.lines.clear()
         after = _state(world)
         world.stop_agent()
-    print(f"\n{path} path: {made:,} connections of clients in {minutes:g} minutes\n\n| | before | after | |\n|---|---|---|---|")
+    what = "TLS connections" if tls else "connections"
+    print(f"\n{path} path: {made:,} {what} of clients in {minutes:g} minutes\n\n| | before | after | |\n|---|---|---|---|")
     passed = made > 0
     for name, first in before.items():
         limit = first * (1 + SHARE) + (SLACK if name == "resident bytes" else 0)
@@ -50,7 +55,7 @@ def soak(binary: str, minutes: float, path: str) -> bool:
 
 
 def _load(world: World, seconds: int) -> int:
-    command = ["wrk", "-t1", "-c50", f"-d{seconds}s", "-H", "Connection: close", f"http://127.0.0.1:{world.front}/text/1"]
+    command = ["wrk", "-t1", "-c50", f"-d{seconds}s", "-H", "Connection: close", f"{world.origin}/text/1"]
     out = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60).stdout
     words = out.split()
     if "requests" not in words:

@@ -51,13 +51,13 @@ def wrk(folder: Path, port: int, prefix: str, path: str, connections: int, secon
     return int(count.group(1))
 
 
-def h2load(folder: Path, port: int, path: str, connections: int, requests: int, deep: int) -> int:
+def h2load(folder: Path, origin: str, path: str, connections: int, requests: int, deep: int) -> int:
     """HTTP/1 requests to a thousand paths in turn, `deep` of them at once on each connection; the ids are the server's.
 
     Returns how many were answered.
     """
     urls = folder / "urls"
-    urls.write_text("".join(f"http://127.0.0.1:{port}{path}{number}\n" for number in range(1000)))
+    urls.write_text("".join(f"{origin}{path}{number}\n" for number in range(1000)))
     command = ["h2load", "--h1", f"-c{connections}", "-t1", f"-n{requests}", f"-m{deep}", "-i", str(urls)]
     out = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     if f"{requests} done, {requests} succeeded, 0 failed" not in out:

@@ -153,6 +153,7 @@ def _compare(one: Expected, seen: Seen, verdict: Verdict) -> None:
     check("pairs", one.path, seen.path, "path")
     check("connection", one.source, seen.source, "source")
     check("connection", one.destination, seen.destination, "destination")
+    check("connection", one.is_tls, seen.is_tls, "TLS")
     if "response_missing" not in marks and one.status != seen.status:
         verdict.wrong("status", f"{name}: {seen.status}, must be {one.status}")
     for side, must, has in [("request", one.request, seen.request), ("response", one.response, seen.response)]:

@@ -1,6 +1,7 @@
 """A client on a plain socket: it sends exactly the bytes it is given, and knows exactly which came back."""
 
 import socket
+import ssl
 import struct
 import time
 from dataclasses import dataclass, field
@@ -23,9 +24,10 @@ class Reply:
 
 
 class Connection:
-    """One connection to 127.0.0.1. `limit`: seconds that any wait for bytes may take."""
+    """One connection to 127.0.0.1, in TLS where a context is given. `limit`: seconds that any wait for bytes may take."""
 
-    def __init__(self, port: int, limit: float = 30.0, receive_buffer: int | None = None) -> None:
+    def __init__(self, port: int, limit: float = 30.0, receive_buffer: int | None = None,
+                 tls: ssl.SSLContext | None = None) -> None:  # fmt: skip
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -33,6 +35,8 @@ class Connection:
         self.socket.connect(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.local = "{}:{}".format(*self.socket.getsockname())
+        if tls:
+            self.socket = tls.wrap_socket(self.socket)
         self.buffer = bytearray()
         self.sent = self.received = 0
         self.closed = False

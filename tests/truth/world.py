@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from . import tools
 from .agent import Agent, Recorded
 from .payload import body, digest
 from .process import Child, Failed, free_port
-from .servers import Application, Haproxy, Logged, Nginx, Served, exe
+from .servers import Application, Haproxy, Logged, Nginx, Served, certificate, exe
 from .wire import Connection, Ended, Reply
 
 
@@ -49,6 +50,10 @@ class Setting:
     arguments: tuple[str, ...] = ()  # for sidetap
     level: str = "full"
     max_body: int = 4 << 20
+    tls: str = ""  # "front": between clients and HAProxy; "back": between HAProxy and nginx; "both"
+
+    def is_tls(self, place: str) -> bool:
+        return self.tls in (place, "both")
 
 
 class World:
@@ -66,18 +71,25 @@ class World:
         self.links: list[Connection] = []  # whose bytes were all read, and which were closed while the agent was there
         self.clients_killed = False  # requests may be cut where the client's time was up
         self.haproxy: Haproxy | None = None
+        self.tls: ssl.SSLContext | None = None
+        if setting.is_tls("front"):
+            # Nobody has signed the certificate.
+            self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self.tls.check_hostname, self.tls.verify_mode = False, ssl.CERT_NONE
+        pem = certificate(folder) if setting.tls else None
         self.server: Nginx | Application
         if setting.server == "nginx":
-            self.server = Nginx(folder, setting.sendfile, setting.sizes)
+            self.server = Nginx(folder, setting.sendfile, setting.sizes, pem if setting.is_tls("back") else None)
         else:
             self.server = Application(folder, setting.server)
         if setting.proxy:
             closed = _closed_port()
             servers = setting.servers.format(port=self.server.port, closed=closed)
+            servers += " ssl verify none" if setting.is_tls("back") else ""
             extra = dict(setting.extra)
             if setting.splice:
                 extra["defaults"] = "option splice-auto\n    " + extra.get("defaults", "")
-            self.haproxy = Haproxy(folder, servers, extra)
+            self.haproxy = Haproxy(folder, servers, extra, pem if self.tls else None)
 
     def __enter__(self) -> "World":
         return self
@@ -98,6 +110,10 @@ class World:
     def front(self) -> int:
         """The port that clients ask."""
         return self.haproxy.port if self.haproxy else self.server.port
+
+    @property
+    def origin(self) -> str:
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.front}"
 
     @property
     def watched(self) -> set[int]:
@@ -131,13 +147,13 @@ class World:
         if key not in self.pool or self.pool[key].closed:
             if key in self.pool:
                 self._spent(self.pool[key])
-            self.pool[key] = Connection(self.front, **options)  # type: ignore[arg-type]
+            self.pool[key] = Connection(self.front, tls=self.tls, **options)  # type: ignore[arg-type]
         return self.pool[key]
 
     @contextlib.contextmanager
     def fresh(self, **options: float | int) -> Iterator[Connection]:
         """A connection of its own, closed afterwards."""
-        connection = Connection(self.front, **options)  # type: ignore[arg-type]
+        connection = Connection(self.front, tls=self.tls, **options)  # type: ignore[arg-type]
         try:
             yield connection
         finally:
@@ -151,7 +167,8 @@ class World:
     def _spent(self, connection: Connection) -> None:
         if not connection.closed:
             connection.close()
-        if connection.clean and self.agent:
+        # In TLS a client does not know how many bytes went over the wire.
+        if connection.clean and self.agent and not self.tls:
             self.links.append(connection)
 
     def request(self, method: str, path: str, connection: Connection, data: bytes = b"", chunk: int = 0,
@@ -202,8 +219,8 @@ class World:
             upload = self.folder / "upload"
             upload.write_bytes(data)
             options += ["--data-binary", f"@{upload}"]
-        url = f"http://127.0.0.1:{self.front}{path}"
-        done = tools.curl(self.folder, url, "-H", f"X-Request-Id: {made.id}", *options, *arguments)
+        url = f"{self.origin}{path}"
+        done = tools.curl(self.folder, url, "-k", "--http1.1", "-H", f"X-Request-Id: {made.id}", *options, *arguments)
         made.status, made.local, made.whole = done.status, done.local, True
         content = b"" if method == "HEAD" else done.body
         made.got, made.got_sha = len(content), digest(content)
@@ -214,7 +231,7 @@ class World:
         self.answered += tools.wrk(self.folder, self.front, self.round, path, connections, seconds)
 
     def h2load(self, path: str, connections: int, requests: int, deep: int = 1) -> None:
-        self.answered += tools.h2load(self.folder, self.front, path, connections, requests, deep)
+        self.answered += tools.h2load(self.folder, self.origin, path, connections, requests, deep)
 
     def upload(self, size: int) -> bytes:
         return body(f"upload {self.round} {self._count}", size)
