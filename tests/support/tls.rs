@@ -160,7 +160,7 @@ impl Words {
             && form.is_none_or(|form| is("cipher", Some(form.suite)))
             && is("alpn", self.alpn.as_deref())
             && is("sni", self.sni.as_deref())
-            && tls["library"].as_str().is_some_and(|library| !library.is_empty())
+            && tls.get("uncovered").is_none()
             && transaction.0.pointer("/request/protocol").is_some_and(|name| name == protocol);
         (!is_right).then(|| format!("tls is not that of {self:?}"))
     }
