@@ -91,7 +91,7 @@ need_rust() {
     if ! command -v cargo >/dev/null; then
         PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
     fi
-    command -v cargo >/dev/null || die "cargo not found; install Rust 1.88 or newer (https://rustup.rs), then run this again"
+    command -v cargo >/dev/null || die "cargo not found; install Rust 1.89 or newer (https://rustup.rs), then run this again"
     if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
         command -v rustup >/dev/null || die "cargo fmt or cargo clippy is missing, and rustup is not here to add them"
         rustup component add rustfmt clippy

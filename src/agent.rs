@@ -8,6 +8,8 @@
 //! | probes | files that TLS libraries are in | nothing: a file may keep it waiting; ends with the process |
 //! | docker, containerd, cri | the socket of a container runtime | the main thread, by letting go of them |
 //! | sink, one a store | its output | the last sender of its queue |
+//! | s3 sender, one a store of that type | what its sink has put on disk | its sink, by the end of its queue |
+//! | tidying | files put aside by a `file` store | itself, when it is done |
 //! | signals | nothing: passes them on | the end of the process |
 //! | recording, with `--record` | the file | the last recorder |
 
@@ -15,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, bounded, select};
@@ -24,19 +26,21 @@ use signal_hook::iterator::Signals;
 
 use crate::bpf::{self, CapturePath, Kernel, Role, Tap};
 use crate::cli::Run;
-use crate::config::{self, Settings, Store, TapDirection, Tapped};
+use crate::config::{self, Settings, TapDirection, Tapped};
 use crate::identity::Identity;
 use crate::identity::runtime::{self, Sockets};
 use crate::pipeline::Pipeline;
 use crate::probes::Probes;
 use crate::recording::Recorder;
-use crate::sink::queue::Outbox;
-use crate::sink::{Sink, Stdout};
+use crate::sink::stores;
 use crate::stats::{Memory, Stats};
 use crate::worker;
 
 /// How long the sinks may take to write what they have been given when the agent ends.
 const LAST_WRITES: Duration = Duration::from_secs(10);
+
+/// How long the stores over the network have of that for what is left; the rest is sent at the next start.
+const LAST_SENDS: Duration = Duration::from_secs(5);
 
 /// How long the start waits for what container runtimes know.
 const FIRST_WORDS: Duration = Duration::from_secs(2);
@@ -61,7 +65,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let readers = kernel.readers()?;
     let workers = readers.len();
     let (closed, stdout_closed) = bounded(1);
-    let (outbox, sinks) = Outbox::start(sinks(&settings), memory.clone(), stats.clone(), &closed)?;
+    let (outbox, sinks) = stores::start(&settings, memory.clone(), stats.clone(), &closed, LAST_SENDS)?;
     let clock = bpf::boot_to_wall();
     let recording = run.record.as_deref().map(|path| Recorder::create(path, clock, workers, stats.clone()));
     let recording = recording.transpose()?;
@@ -75,7 +79,8 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     kernel.attach()?;
     let kernel = Arc::new(kernel);
     let pipeline = Pipeline::new(settings, kernel.clone(), stats.clone(), memory, outbox, workers, clock)
-        .with_processes(identity.processes());
+        .with_processes(identity.processes())
+        .with_ids_after(first_id());
     let mut probes = Probes::new(kernel.clone(), stats.clone());
     let pipeline = Arc::new(pipeline.with_watch(probes.watch()));
     identity.scan();
@@ -112,7 +117,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     // With the pipeline goes the outbox, and with it the sinks' queues end.
     drop(pipeline);
     for name in sinks.join(LAST_WRITES) {
-        log::error!("the {name} sink did not take its last records within {} s", LAST_WRITES.as_secs());
+        log::error!("the {name} store did not take its last records within {} s", LAST_WRITES.as_secs());
     }
     if let Some(recording) = recording {
         recording.join().unwrap_or_else(|_| anyhow::bail!("the recording ended early"))?;
@@ -221,17 +226,6 @@ fn tap(settings: &Settings, empty: bool) -> Tap {
     Tap { role, ignore_loopback: settings.tap.ignore_loopback, filter_processes, empty }
 }
 
-/// One sink for all stores that write to the same place.
-pub(crate) fn sinks(settings: &Settings) -> Vec<(String, Box<dyn Sink>)> {
-    let objects = settings.object_stores.contains(&Store::Stdout);
-    let events = settings.event_stores.contains(&Store::Stdout);
-    let mut sinks: Vec<(String, Box<dyn Sink>)> = Vec::new();
-    if objects || events {
-        sinks.push(("stdout".into(), Box::new(Stdout::new(objects, events))));
-    }
-    sinks
-}
-
 /// Bytes for the buffer of one CPU.
 fn buffer_size(run: &Run) -> Result<usize> {
     let cpus = libbpf_rs::num_possible_cpus().context("cannot tell the number of CPUs")?;
@@ -240,6 +234,13 @@ fn buffer_size(run: &Run) -> Result<usize> {
         bytes /= 2;
     }
     Ok(bytes)
+}
+
+/// Where this run begins to number exchanges: at the time in µs. An earlier run has not come so far, unless it had a
+/// million of them a second, so that a record that a store got twice is known by its number.
+fn first_id() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.as_micros() as u64
 }
 
 /// Bytes of memory that the process has, from statm of proc(5).

@@ -209,7 +209,7 @@ pub struct StreamInfo {
 /// A request and its response, or what was seen of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
-    /// Unique on this machine while the agent runs.
+    /// Unique on this machine, also after a restart; in a replay counted from 1.
     pub id: u64,
     pub connection: Arc<Connection>,
     pub protocol: Protocol,
@@ -272,6 +272,29 @@ pub struct ConnectionEvent {
     pub error: Option<String>,
 }
 
+/// An object that was put into an object store, for the event stores.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    pub time: Nanos,
+    pub url: String,
+    pub bytes: u64,
+    /// SHA-256 of the object, in hexadecimal.
+    pub digest: String,
+    /// How many are in it.
+    pub transactions: u64,
+    /// Where it is a single one.
+    pub summary: Option<Summary>,
+}
+
+/// Of a transaction, enough to know it again. What is not known is empty, or 0.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub request_id: String,
+    pub method: String,
+    pub url: String,
+    pub status: u16,
+}
+
 /// What goes to the sinks.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
@@ -285,6 +308,14 @@ pub enum Record {
         tags: Arc<Vec<(String, String)>>,
     },
     Connection(Box<ConnectionEvent>),
+    Artifact(Box<Artifact>),
+}
+
+impl Record {
+    /// For the object stores, not the event stores.
+    pub fn is_object(&self) -> bool {
+        matches!(self, Record::Exchange { .. })
+    }
 }
 
 /// How an exchange is written.

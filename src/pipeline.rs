@@ -68,6 +68,11 @@ impl Pipeline {
         Pipeline { watch, ..self }
     }
 
+    /// Numbers exchanges from there on, instead of from 1.
+    pub fn with_ids_after(self, id: u64) -> Pipeline {
+        Pipeline { ids: AtomicU64::new(id), ..self }
+    }
+
     /// The clocks' difference as before, unless the wall clock was set: so that times of one exchange fit together.
     pub fn follow_clock(&self, boot_to_wall: i64) {
         if self.boot_to_wall.load(Ordering::Relaxed).abs_diff(boot_to_wall) > CLOCK_STEP.unsigned_abs() {

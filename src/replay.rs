@@ -2,28 +2,32 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use crossbeam_channel::bounded;
 
-use crate::agent;
 use crate::config::Settings;
 use crate::conn::NoControl;
 use crate::identity::Processes;
 use crate::pipeline::Pipeline;
 use crate::recording::{Frame, Recording};
-use crate::sink::queue::Outbox;
+use crate::sink::stores;
 use crate::stats::{Memory, Stats};
 
 /// Memory for bodies, as in the default of a live run.
 const MEMORY: usize = 256 << 20;
+
+/// How long the stores may take for what is left at the end; those over the network a part of it.
+const LAST_WRITES: Duration = Duration::from_secs(60);
+const LAST_SENDS: Duration = Duration::from_secs(45);
 
 /// Reads the recording from beginning to end.
 pub fn run(file: &Path, settings: Settings) -> Result<()> {
     let mut recording = Recording::open(file)?;
     let (stats, memory) = (Arc::new(Stats::default()), Arc::new(Memory::new(MEMORY)));
     let (closed, stdout_closed) = bounded(1);
-    let (mut outbox, sinks) = Outbox::start(agent::sinks(&settings), memory.clone(), stats.clone(), &closed)?;
+    let (outbox, sinks) = stores::start(&settings, memory.clone(), stats.clone(), &closed, LAST_SENDS)?;
     outbox.be_patient();
     let (workers, clock) = (recording.workers, recording.boot_to_wall);
     let pipeline = Pipeline::new(settings, Arc::new(NoControl), stats.clone(), memory, outbox, workers, clock)
@@ -52,9 +56,9 @@ pub fn run(file: &Path, settings: Settings) -> Result<()> {
     }
     pipeline.pass(u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
     drop(pipeline);
-    let late = sinks.join(std::time::Duration::from_secs(60));
+    let late = sinks.join(LAST_WRITES);
     if !late.is_empty() {
-        bail!("stdout did not take everything");
+        bail!("not everything was taken: {} did not end in time", late.join(", "));
     }
     Ok(())
 }

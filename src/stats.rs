@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// A number that several threads add to.
 #[derive(Debug, Default)]
@@ -42,9 +43,49 @@ pub struct Stats {
     pub uncovered: Count,
     /// Raw events that the recording could not take in time.
     pub lost_recording: Count,
+    /// The same for each store by itself.
+    stores: Mutex<Vec<Arc<StoreStats>>>,
+}
+
+/// What became of the records for one store.
+#[derive(Debug, Default)]
+pub struct StoreStats {
+    pub name: String,
+    /// Records that it took.
+    pub written: Count,
+    /// Records for which its queue had no room.
+    pub lost_queue: Count,
+    /// Records that it failed to write.
+    pub lost_sink: Count,
+    /// Records that were dropped, or found damaged, while they waited on disk.
+    pub lost_spool: Count,
+    /// How often something was not taken and will be sent again.
+    pub retries: Count,
+}
+
+impl StoreStats {
+    pub fn lost(&self) -> u64 {
+        self.lost_queue.get() + self.lost_sink.get() + self.lost_spool.get()
+    }
 }
 
 impl Stats {
+    /// The counters of a store, made where there are none of that name.
+    pub fn store(&self, name: &str) -> Arc<StoreStats> {
+        let mut stores = self.stores.lock().expect("no thread panics with the stores locked");
+        if let Some(store) = stores.iter().find(|store| store.name == name) {
+            return store.clone();
+        }
+        let store = Arc::new(StoreStats { name: name.to_owned(), ..StoreStats::default() });
+        stores.push(store.clone());
+        store
+    }
+
+    /// Those of all stores, in the order in which they were started.
+    pub fn stores(&self) -> Vec<Arc<StoreStats>> {
+        self.stores.lock().expect("no thread panics with the stores locked").clone()
+    }
+
     /// One line of `key=value`; `lost` is the sum of what users miss: records.
     pub fn line(&self, kernel: &crate::bpf::Counters) -> String {
         let mut line = String::new();
@@ -53,7 +94,9 @@ impl Stats {
     }
 
     fn write(&self, out: &mut impl fmt::Write, kernel: &crate::bpf::Counters) -> fmt::Result {
-        let lost = self.lost_queue.get() + self.lost_sink.get() + kernel.lost_data + kernel.lost_connections;
+        let lost_spool = self.stores().iter().map(|store| store.lost_spool.get()).sum();
+        let lost =
+            self.lost_queue.get() + self.lost_sink.get() + lost_spool + kernel.lost_data + kernel.lost_connections;
         write!(out, "counters seen={} written={} lost={lost}", self.seen.get(), self.written.get())?;
         let details = [
             ("lost.buffer_events", kernel.lost_data),
@@ -67,6 +110,7 @@ impl Stats {
             ("lost.queue_full", self.lost_queue.get()),
             ("lost.sink_failed", self.lost_sink.get()),
             ("tls.uncovered", self.uncovered.get()),
+            ("lost.spool", lost_spool),
             ("lost.recording", self.lost_recording.get()),
             ("lost.probes", self.lost_probes.get()),
             ("lost.bad_events", self.bad_events.get()),
@@ -80,6 +124,15 @@ impl Stats {
         ];
         for (name, value) in details {
             write!(out, " {name}={value}")?;
+        }
+        for store in self.stores() {
+            let (name, retries) = (&store.name, store.retries.get());
+            write!(
+                out,
+                " {name}.written={} {name}.lost={} {name}.retries={retries}",
+                store.written.get(),
+                store.lost()
+            )?;
         }
         Ok(())
     }

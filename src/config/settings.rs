@@ -121,9 +121,20 @@ pub struct FileStore {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rotate {
     /// A file that would grow beyond this many bytes is put aside.
-    pub max_bytes: u64,
+    pub max_bytes: Option<u64>,
+    /// A file that is older than this is put aside before the next record.
+    pub max_age: Option<Duration>,
     /// How many files put aside are kept.
     pub keep: u32,
+    /// Of files put aside.
+    pub compression: Compression,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    Zstd,
+    Gzip,
+    None,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -133,12 +144,39 @@ pub struct S3Store {
     pub bucket: String,
     /// Access key and secret key; none: the usual credential chain.
     pub keys: Option<(Secret, Secret)>,
+    /// Belongs to keys that were lent for a while.
+    pub session_token: Option<Secret>,
     /// Plain HTTP instead of HTTPS.
     pub insecure: bool,
-    /// The URL under which an object can be had, with `{{SCHEME}} {{ENDPOINT}} {{BUCKET}} {{DIGEST}}`.
+    /// Certificates that are trusted beside the system's, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// The bucket in the path instead of the host's name.
+    pub path_style: bool,
+    /// The URL under which an object can be had, with `{{SCHEME}} {{ENDPOINT}} {{BUCKET}} {{KEY}} {{DIGEST}}`.
     pub access_url: Option<String>,
+    /// Before the name of each object; empty, or with a slash at its end.
     pub prefix: String,
-    pub batch: Option<Batch>,
+    pub mode: S3Mode,
+    pub batch: Batch,
+    pub spool: SpoolFolder,
+}
+
+/// What an object is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum S3Mode {
+    /// Many transactions, one a line, compressed.
+    Batch(Compression),
+    /// One transaction; its name is a template with `{{DIGEST}} {{DATE}} {{HOUR}} {{HOST}}`.
+    Object(String),
+}
+
+/// Where records wait on disk until they are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolFolder {
+    /// None: one by the bucket's name.
+    pub path: Option<PathBuf>,
+    /// Above this the oldest are dropped.
+    pub max_bytes: u64,
 }
 
 /// How much is gathered before it is put.
@@ -202,7 +240,7 @@ impl Store {
 
     /// Whether this build can write to it.
     pub fn is_available(&self) -> bool {
-        matches!(self, Store::Stdout | Store::Disabled)
+        !matches!(self, Store::Otel(_))
     }
 }
 

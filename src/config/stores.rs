@@ -1,7 +1,11 @@
 //! `services`: where captured data goes.
 
+use std::time::Duration;
+
 use super::reader::{Item, Section};
-use super::settings::{Batch, FileStore, OtelProtocol, OtelStore, Rotate, S3Store, Secret, Store};
+use super::settings::{
+    Batch, Compression, FileStore, OtelProtocol, OtelStore, Rotate, S3Mode, S3Store, Secret, SpoolFolder, Store,
+};
 
 /// Looks up an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -56,14 +60,31 @@ fn store(item: &Item, types: &[(&str, Type)], env: Environment) -> Option<Store>
     }
 }
 
+const COMPRESSIONS: [(&str, Compression); 3] =
+    [("zstd", Compression::Zstd), ("gzip", Compression::Gzip), ("none", Compression::None)];
+
 fn file(section: &Section) -> Option<Store> {
-    let rotate = section.section("rotate", &["max_bytes", "keep"]).and_then(|rotate| {
-        let max_bytes = rotate.required("max_bytes", "; say how large a file may grow, such as 100MiB")?.size();
+    let rotate = section.section("rotate", &["max_bytes", "max_age", "keep", "compression"]).and_then(|rotate| {
+        let (max_bytes, max_age) = (rotate.get("max_bytes"), rotate.get("max_age"));
+        if max_bytes.is_none() && max_age.is_none() {
+            rotate
+                .error("\"max_bytes\" is missing; say how large a file may grow, such as 100MiB, or give \"max_age\"");
+        }
         let keep = rotate.get("keep").map_or(Some(5), |keep| keep.count());
-        Some(Rotate { max_bytes: max_bytes?, keep: keep? })
+        let compression = compression(&rotate, Compression::None);
+        Some(Rotate {
+            max_bytes: max_bytes.and_then(|size| size.size()),
+            max_age: max_age.and_then(|age| age.duration()),
+            keep: keep?,
+            compression: compression?,
+        })
     });
     let path = section.required("path", "; name the file to write to")?.text()?.into();
     Some(Store::File(FileStore { path, rotate }))
+}
+
+fn compression(section: &Section, default: Compression) -> Option<Compression> {
+    section.get("compression").map_or(Some(default), |item| item.choice(&COMPRESSIONS))
 }
 
 fn s3(item: &Item, env: Environment) -> Option<Store> {
@@ -74,10 +95,16 @@ fn s3(item: &Item, env: Environment) -> Option<Store> {
         "bucket",
         "access_key",
         "secret_key",
+        "session_token",
         "insecure",
+        "ca_file",
+        "path_style",
         "access_url",
         "prefix",
+        "mode",
+        "key",
         "batch",
+        "spool",
     ])?;
     let access_key = section.get("access_key");
     let secret_key = section.get("secret_key");
@@ -88,36 +115,114 @@ fn s3(item: &Item, env: Environment) -> Option<Store> {
         ));
     }
     let keys = access_key.map(|key| secret(&key, env)).zip(secret_key.map(|key| secret(&key, env)));
-    let batch = section.section("batch", &["max_bytes", "max_age"]).and_then(|batch| {
-        let max_bytes = batch.get("max_bytes").map_or(Some(8 << 20), |size| size.size());
-        let max_age = batch.get("max_age").map_or(Some(std::time::Duration::from_secs(10)), |age| age.duration());
-        Some(Batch { max_bytes: max_bytes?, max_age: max_age? })
-    });
-    let text = |key: &str, default: &str| match section.get(key) {
-        Some(item) => item.text().map(str::to_string),
-        None => Some(default.to_string()),
-    };
+    let session_token = section.get("session_token");
+    if let Some(token) = session_token.as_ref().filter(|_| keys.is_none()) {
+        token.error("belongs to \"access_key\" and \"secret_key\", which are missing");
+    }
+    let text = |key: &str| section.get(key).and_then(|item| item.text());
+    let flag = |key: &str| section.get(key).and_then(|item| item.boolean());
+    let endpoint = section.get("endpoint").map_or(Some("s3.amazonaws.com"), |item| endpoint(&item));
+    let bucket = section.required("bucket", "; name the bucket to write to")?.text()?;
+    let prefix = text("prefix").unwrap_or_default().trim_matches('/');
+    let batch_section = section.section("batch", &["max_bytes", "max_age", "compression"]);
+    let mode = mode(&section, batch_section.as_ref());
+    let batch = batch_section.map_or(DEFAULT_BATCH, |section| batch(&section));
+    let spool = spool(&section, &batch);
+    let endpoint = endpoint?.to_string();
     let store = S3Store {
-        endpoint: text("endpoint", "s3.amazonaws.com").unwrap_or_default(),
-        region: text("region", "us-east-1").unwrap_or_default(),
-        bucket: section.required("bucket", "; name the bucket to write to")?.text()?.to_string(),
+        // Others than Amazon know buckets by name in their hosts only where they were set up so. A dot in a bucket's
+        // name does not fit the certificate of `*.s3.amazonaws.com`.
+        path_style: flag("path_style").unwrap_or(!endpoint.ends_with("amazonaws.com") || bucket.contains('.')),
+        endpoint,
+        region: text("region").unwrap_or("us-east-1").to_string(),
+        bucket: bucket.to_string(),
         keys: keys.and_then(|(access, secret)| access.zip(secret)),
-        insecure: section.get("insecure").and_then(|item| item.boolean()).unwrap_or(false),
-        access_url: section.get("access_url").and_then(|item| access_url(&item)),
-        prefix: text("prefix", "").unwrap_or_default(),
+        session_token: session_token.and_then(|token| secret(&token, env)),
+        insecure: flag("insecure").unwrap_or(false),
+        ca_file: text("ca_file").map(Into::into),
+        access_url: section.get("access_url").and_then(|item| template(&item, &ACCESS_URL)),
+        prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
+        mode: mode?,
         batch,
+        spool,
     };
     Some(Store::S3(Box::new(store)))
 }
 
-/// A template: every `{{…}}` in it must be one that will be filled in.
-fn access_url(item: &Item) -> Option<String> {
-    const KNOWN: [&str; 4] = ["SCHEME", "ENDPOINT", "BUCKET", "DIGEST"];
+const ACCESS_URL: [&str; 5] = ["SCHEME", "ENDPOINT", "BUCKET", "KEY", "DIGEST"];
+const OBJECT_KEY: [&str; 4] = ["DIGEST", "DATE", "HOUR", "HOST"];
+
+/// A host, with or without a port.
+fn endpoint<'a>(item: &Item<'a>) -> Option<&'a str> {
+    let text = item.text()?;
+    if text.contains("://") {
+        item.error("write the host alone, without a scheme; `insecure: true` is plain http");
+        return None;
+    }
+    Some(text.trim_end_matches('/'))
+}
+
+fn mode(section: &Section, batch: Option<&Section>) -> Option<S3Mode> {
+    let mode =
+        section.get("mode").map_or(Some("batch"), |mode| mode.choice(&[("batch", "batch"), ("object", "object")]));
+    let key = section.get("key");
+    if mode? == "batch" {
+        if let Some(key) = key {
+            key.error("is for `mode: object`; in batches, `prefix` stands before the names of objects");
+        }
+        let compression = batch.map_or(Some(Compression::Zstd), |batch| compression(batch, Compression::Zstd));
+        return compression.map(S3Mode::Batch);
+    }
+    if let Some(compression) = batch.and_then(|batch| batch.get("compression")) {
+        compression.error("is for `mode: batch`; an object of a single transaction is not compressed");
+    }
+    let Some(key) = key else { return Some(S3Mode::Object("{{DIGEST}}".to_string())) };
+    let template = template(&key, &OBJECT_KEY)?;
+    if !template.contains("{{DIGEST}}") {
+        key.error("needs a {{DIGEST}}, or all objects would have the same name");
+    }
+    if template.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        key.error("has an empty part, \".\" or \"..\" between its slashes");
+    }
+    Some(S3Mode::Object(template))
+}
+
+const DEFAULT_BATCH: Batch = Batch { max_bytes: 8 << 20, max_age: Duration::from_secs(10) };
+
+fn batch(section: &Section) -> Batch {
+    let max_bytes = section.get("max_bytes").and_then(|size| Some((size.size()?, size)));
+    if let Some((_, size)) = max_bytes.as_ref().filter(|(bytes, _)| !(1..=LARGEST_BATCH).contains(bytes)) {
+        size.error("must be between 1 byte and 1 GiB");
+    }
+    Batch {
+        max_bytes: max_bytes.map_or(DEFAULT_BATCH.max_bytes, |(bytes, _)| bytes),
+        max_age: section.get("max_age").and_then(|age| age.duration()).unwrap_or(DEFAULT_BATCH.max_age),
+    }
+}
+
+/// A batch is in memory while it is sent.
+const LARGEST_BATCH: u64 = 1 << 30;
+
+fn spool(section: &Section, batch: &Batch) -> SpoolFolder {
+    let default = SpoolFolder { path: None, max_bytes: 1 << 30 };
+    let Some(spool) = section.section("spool", &["path", "max_bytes"]) else { return default };
+    let max_bytes = spool.get("max_bytes").and_then(|size| Some((size.size()?, size)));
+    if let Some((_, size)) = max_bytes.as_ref().filter(|(bytes, _)| *bytes < batch.max_bytes) {
+        size.error("has no room for a batch; it must be at least `batch.max_bytes`");
+    }
+    SpoolFolder {
+        path: spool.get("path").and_then(|path| path.text()).map(Into::into),
+        max_bytes: max_bytes.map_or(default.max_bytes, |(bytes, _)| bytes),
+    }
+}
+
+/// Every `{{…}}` in it must be one that will be filled in.
+fn template(item: &Item, known: &[&str]) -> Option<String> {
     let template = item.text()?;
     for part in template.split("{{").skip(1) {
         let name = part.split("}}").next().unwrap_or_default();
-        if !KNOWN.contains(&name) {
-            item.error(format!("unknown \"{{{{{name}}}}}\", expected one of {{{{{}}}}}", KNOWN.join("}}, {{")));
+        if !known.contains(&name) {
+            item.error(format!("unknown \"{{{{{name}}}}}\", expected one of {{{{{}}}}}", known.join("}}, {{")));
             return None;
         }
     }

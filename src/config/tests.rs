@@ -7,7 +7,8 @@ use crate::exchange::{BodyEncoding, ContainerFacts, Format, Level, Pod};
 use crate::rules::{Fact, Facts, Field, Stage, decide, stage};
 
 fn environment(name: &str) -> Option<String> {
-    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "REGION"].contains(&name).then(|| format!("hidden {name}"))
+    let set = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "REGION"];
+    set.contains(&name).then(|| format!("hidden {name}"))
 }
 
 fn accepted(text: &str) -> Settings {
@@ -108,10 +109,8 @@ fn the_guides_s3() {
     let (_, secret) = s3.keys.as_ref().expect("keys");
     assert_eq!(secret.reveal(), "hidden AWS_SECRET_ACCESS_KEY");
     assert!(!format!("{settings:?}").contains("hidden"), "secrets are never shown");
-    assert_eq!(
-        settings.warnings,
-        ["services.object_stores[0]: s3 is not available in this build; nothing is written to it"]
-    );
+    assert_eq!(settings.warnings, [""; 0]);
+    assert!(!s3.path_style, "Amazon's buckets have hosts of their own");
 
     let errors = parse_with("qtap.yaml", guide!("4-production-s3").as_bytes(), &|_| None).expect_err("an error");
     assert_eq!(
@@ -238,7 +237,7 @@ fn the_sample_is_the_built_in_default_and_has_every_key() {
     let lacking: Vec<_> = keys.iter().filter(|(key, here)| !*here && !key.starts_with("filters.")).collect();
     assert!(lacking.is_empty(), "not in config/sidetap.yaml: {lacking:?}");
     let stores: Vec<_> = settings.object_stores.iter().map(Store::name).collect();
-    assert_eq!(stores, ["stdout", "file", "s3", "otel"]);
+    assert_eq!(stores, ["stdout", "file", "s3", "s3", "otel"]);
 }
 
 #[test]
@@ -457,7 +456,7 @@ fn stores_that_are_wrong() {
         ),
         (
             "{type: s3, bucket: b, access_url: 'http://{{HOST}}/'}",
-            "4:41: services.object_stores[0].access_url: unknown \"{{HOST}}\", expected one of {{SCHEME}}, {{ENDPOINT}}, {{BUCKET}}, {{DIGEST}}",
+            "4:41: services.object_stores[0].access_url: unknown \"{{HOST}}\", expected one of {{SCHEME}}, {{ENDPOINT}}, {{BUCKET}}, {{KEY}}, {{DIGEST}}",
         ),
         (
             "{type: s3, bucket: b, batch: {max_age: 10}}",
@@ -472,6 +471,38 @@ fn stores_that_are_wrong() {
             "4:45: services.object_stores[0].headers.authorization: expected keys with values, found \"abc\"",
         ),
         ("{type: file}", "4:7: services.object_stores[0]: \"path\" is missing; name the file to write to"),
+        (
+            "{type: file, path: /a, rotate: {keep: 3}}",
+            "4:38: services.object_stores[0].rotate: \"max_bytes\" is missing; say how large a file may grow, such as 100MiB, or give \"max_age\"",
+        ),
+        (
+            "{type: file, path: /a, rotate: {max_age: 1h, compression: brotli}}",
+            "4:65: services.object_stores[0].rotate.compression: unknown value \"brotli\", expected one of zstd, gzip, none",
+        ),
+        (
+            "{type: s3, bucket: b, endpoint: 'http://localhost:9000'}",
+            "4:39: services.object_stores[0].endpoint: write the host alone, without a scheme; `insecure: true` is plain http",
+        ),
+        (
+            "{type: s3, bucket: b, key: '{{DIGEST}}'}",
+            "4:34: services.object_stores[0].key: is for `mode: object`; in batches, `prefix` stands before the names of objects",
+        ),
+        (
+            "{type: s3, bucket: b, mode: object, key: a}",
+            "4:48: services.object_stores[0].key: needs a {{DIGEST}}, or all objects would have the same name",
+        ),
+        (
+            "{type: s3, bucket: b, mode: object, batch: {compression: gzip}}",
+            "4:64: services.object_stores[0].batch.compression: is for `mode: batch`; an object of a single transaction is not compressed",
+        ),
+        (
+            "{type: s3, bucket: b, session_token: {type: text, value: x}}",
+            "4:44: services.object_stores[0].session_token: belongs to \"access_key\" and \"secret_key\", which are missing",
+        ),
+        (
+            "{type: s3, bucket: b, spool: {max_bytes: 1MiB}}",
+            "4:48: services.object_stores[0].spool.max_bytes: has no room for a batch; it must be at least `batch.max_bytes`",
+        ),
     ] {
         let text = format!("version: 2\nservices:\n  object_stores:\n    - {store}\n");
         assert_eq!(refused(&text), format!("qtap.yaml:{message}"), "{text}");

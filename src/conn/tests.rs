@@ -119,6 +119,7 @@ impl Bench {
             match record {
                 Record::Exchange { exchange, .. } => self.exchanges.push(*exchange),
                 Record::Connection(event) => self.events.push(*event),
+                Record::Artifact(_) => unreachable!("these come from object stores"),
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::config;
 use crate::conn::NoControl;
 use crate::exchange::{Exchange, Missing, Record};
 use crate::sink::Sink;
+use crate::sink::queue::{Destination, Takes};
 
 const FULL: &str = "version: 2
 services: {object_stores: [{type: stdout}]}
@@ -54,7 +55,9 @@ fn run_with(
     let shelf = Arc::new(Mutex::new(Vec::new()));
     let (stats, memory) = (Arc::new(Stats::default()), Arc::new(Memory::new(ceiling)));
     let (closed, _) = bounded(1);
-    let sinks: Vec<(String, Box<dyn Sink>)> = vec![("shelf".into(), Box::new(Shelf(shelf.clone())))];
+    let takes = Takes { objects: true, events: true };
+    let sink = Box::new(Shelf(shelf.clone()));
+    let sinks = vec![Destination { name: "shelf".into(), takes, sink }];
     let (outbox, sinks) = Outbox::start(sinks, memory.clone(), stats.clone(), &closed).unwrap();
     let settings = config::parse("test", settings.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
     let pipeline = Pipeline::new(settings, control, stats, memory.clone(), outbox, workers, 0);

@@ -213,6 +213,13 @@ fn find_byte(bytes: &[u8], is_so: impl Fn(u8) -> bool) -> Option<usize> {
     bytes[from..].iter().position(|&byte| is_so(byte)).map(|at| from + at)
 }
 
+/// As [`append_time`], by itself.
+pub(super) fn rfc3339(nanos: Nanos) -> String {
+    let mut time = Vec::new();
+    append_time(&mut time, nanos);
+    String::from_utf8(time).expect("digits and signs")
+}
+
 /// RFC 3339, UTC, nine decimals.
 fn append_time(out: &mut Vec<u8>, nanos: Nanos) {
     let (seconds, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);

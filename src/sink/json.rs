@@ -9,7 +9,8 @@ use super::incomplete::Found;
 use super::{Shape, incomplete};
 use crate::exchange::grpc::Call;
 use crate::exchange::{
-    Address, BodyEncoding, Connection, ConnectionEvent, Container, Direction, Exchange, Level, Message, Process,
+    Address, Artifact, BodyEncoding, Connection, ConnectionEvent, Container, Direction, Exchange, Level, Message,
+    Process,
 };
 use crate::proto::{Span, grpc};
 use crate::url;
@@ -69,6 +70,30 @@ pub(super) fn append_connection(out: &mut Vec<u8>, event: &ConnectionEvent) {
     json.number("transactions", event.transactions);
     json.boolean("finalized", event.finalized);
     json.text("error", event.error.as_deref().unwrap_or_default());
+    json.close(b'}');
+    json.end_line();
+}
+
+/// Appends a line about an object in a store.
+pub(super) fn append_artifact(out: &mut Vec<u8>, artifact: &Artifact) {
+    let mut json = Json::new(out);
+    json.open(b'{');
+    json.text("type", "artifact_record");
+    json.time("time", artifact.time);
+    json.text("digest", &artifact.digest);
+    json.text("url", &artifact.url);
+    json.number("bytes", artifact.bytes);
+    json.object("summary");
+    json.number("transactions", artifact.transactions);
+    if let Some(summary) = &artifact.summary {
+        json.text("request_id", &summary.request_id);
+        json.text("method", &summary.method);
+        json.text("url", &summary.url);
+        if summary.status > 0 {
+            json.number("status", summary.status.into());
+        }
+    }
+    json.close(b'}');
     json.close(b'}');
     json.end_line();
 }

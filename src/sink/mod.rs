@@ -10,7 +10,7 @@
 //!    records into that, and send it off whole: in `write` when it is full, in `flush` whatever there is.
 //! 2. `write` answers with an error when it did not take the record; the caller counts it as lost and goes on. What
 //!    was taken stays in the sink until it can be sent.
-//! 3. Give it a variant in `config`'s store types, and build it where `agent` builds the others.
+//! 3. Give it a variant in `config`'s store types, and build it in [`stores`], where the others are.
 //! 4. Test it against [`stdout`]'s cases: whole records only, an end that refuses, an end that takes a byte at a time.
 
 use std::io;
@@ -18,30 +18,44 @@ use std::io;
 use crate::exchange::{BodyEncoding, Format, Level, Record};
 
 mod body;
+mod compress;
 mod encode;
+pub mod file;
 mod incomplete;
 mod json;
+mod lines;
+mod put_aside;
 pub mod queue;
+pub mod s3;
 #[cfg(test)]
 pub(crate) mod sample;
+mod spool;
 pub mod stdout;
+pub mod stores;
 mod text;
 
+pub use file::File;
+pub use s3::S3;
 pub use stdout::Stdout;
 
 /// Takes records and brings them to their place.
 pub trait Sink: Send {
-    /// Whether it is for such records at all; others are not given to it.
-    fn wants(&self, _record: &Record) -> bool {
-        true
-    }
-
     /// Takes a record. It may stay in memory until `flush`. An error says that this record was not taken.
     fn write(&mut self, record: &Record) -> io::Result<()>;
 
     /// Brings everything taken so far to its place. The caller does this whenever it has nothing more to write.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+
+    /// The last flush: nothing is written after it. It may wait for a few seconds, not longer.
+    fn close(&mut self) -> io::Result<()> {
+        self.flush()
+    }
+
+    /// How many records were taken and are not at their place yet: lost, where that is so after `close`.
+    fn waiting(&self) -> u64 {
+        0
     }
 }
 
@@ -66,15 +80,26 @@ impl Formatter {
     /// Appends a whole record with its line ends. At level none that is nothing.
     pub fn append(&mut self, out: &mut Vec<u8>, record: &Record) {
         match record {
-            Record::Exchange { level: Level::None, .. } => {}
-            Record::Exchange { exchange, level, format, encoding, max_body_bytes, tags } => {
+            Record::Exchange { exchange, level, format: Format::Text, encoding, max_body_bytes, tags }
+                if *level > Level::None =>
+            {
                 let shape = Shape { level: *level, encoding: *encoding, max_body_bytes: *max_body_bytes, tags };
-                match format {
-                    Format::Json => json::append_exchange(out, &mut self.scratch, exchange, &shape),
-                    Format::Text => text::append_exchange(out, exchange, &shape),
-                }
+                text::append_exchange(out, exchange, &shape);
+            }
+            _ => self.append_json(out, record),
+        }
+    }
+
+    /// The same as a line of JSON, whatever form the record is meant to have.
+    pub fn append_json(&mut self, out: &mut Vec<u8>, record: &Record) {
+        match record {
+            Record::Exchange { level: Level::None, .. } => {}
+            Record::Exchange { exchange, level, encoding, max_body_bytes, tags, .. } => {
+                let shape = Shape { level: *level, encoding: *encoding, max_body_bytes: *max_body_bytes, tags };
+                json::append_exchange(out, &mut self.scratch, exchange, &shape);
             }
             Record::Connection(event) => json::append_connection(out, event),
+            Record::Artifact(artifact) => json::append_artifact(out, artifact),
         }
     }
 }

@@ -1,8 +1,9 @@
-//! From the workers to the sinks: batches over bounded channels. A worker never waits here; what a queue has no room
-//! for is lost as a whole and counted.
+//! From the workers to the sinks: batches over bounded channels, one for each store. A worker never waits here; what a
+//! queue has no room for is lost as a whole and counted for that store. A batch that several stores take is shared.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -11,14 +12,39 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Sink;
 use crate::exchange::Record;
-use crate::stats::{Memory, Stats};
+use crate::stats::{Memory, Stats, StoreStats};
 
-/// Batches that wait for one sink. What they weigh together is bounded by half of what [`Memory`] allows.
+/// Batches that wait for one sink. What they weigh together is bounded, too: the stores have equal shares of half of
+/// what [`Memory`] allows, so that one whose end is stuck leaves the others theirs.
 const QUEUE: usize = 4096;
 
+/// A sink, and what it is for.
+pub struct Destination {
+    /// What it is called in messages and counters; no other store has the name.
+    pub name: String,
+    pub takes: Takes,
+    pub sink: Box<dyn Sink>,
+}
+
+/// Which records a store is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Takes {
+    /// Exchanges.
+    pub objects: bool,
+    /// Connections' events, and objects that were put.
+    pub events: bool,
+}
+
+impl Takes {
+    fn has(self, record: &Record) -> bool {
+        if record.is_object() { self.objects } else { self.events }
+    }
+}
+
 /// Records of one pass of a worker, and what they weigh.
-pub struct Batch {
-    pub records: Vec<Record>,
+struct Batch {
+    records: Vec<Record>,
+    objects: usize,
     bytes: usize,
     memory: Arc<Memory>,
     queued: Arc<AtomicUsize>,
@@ -31,18 +57,31 @@ impl Drop for Batch {
     }
 }
 
+/// The way to one sink.
+#[derive(Clone)]
+struct Queue {
+    takes: Takes,
+    sender: Sender<Arc<Batch>>,
+    /// Bytes in batches that the sink still has to write.
+    waiting: Arc<AtomicUsize>,
+    store: Arc<StoreStats>,
+}
+
 /// Hands batches to every sink.
 pub struct Outbox {
-    queues: Vec<Sender<Arc<Batch>>>,
+    queues: Vec<Queue>,
     memory: Arc<Memory>,
     stats: Arc<Stats>,
-    /// Bytes in batches that a sink still has to write.
+    /// Bytes in batches that any sink still has to write, each batch counted once.
     queued: Arc<AtomicUsize>,
     /// Wait for room instead of losing: for a replay, where nobody else is kept waiting.
-    patient: bool,
+    patient: Arc<AtomicBool>,
+    /// How many stores share the memory.
+    stores: Arc<AtomicUsize>,
 }
 
 /// The sinks' threads.
+#[derive(Default)]
 pub struct SinkThreads {
     threads: Vec<(String, JoinHandle<()>)>,
 }
@@ -50,23 +89,55 @@ pub struct SinkThreads {
 impl Outbox {
     /// Starts a thread for every sink. `closed` hears of a sink whose other end is gone for good.
     pub fn start(
-        sinks: Vec<(String, Box<dyn Sink>)>,
+        destinations: Vec<Destination>,
         memory: Arc<Memory>,
         stats: Arc<Stats>,
         closed: &Sender<()>,
     ) -> Result<(Outbox, SinkThreads)> {
-        let (mut queues, mut threads) = (Vec::new(), Vec::new());
-        for (name, sink) in sinks {
-            let (sender, receiver) = bounded(QUEUE);
-            let (stats, closed) = (stats.clone(), closed.clone());
-            let thread = thread::Builder::new()
-                .name(format!("sink {name}"))
-                .spawn(move || run(sink, &receiver, &stats, &closed))
-                .with_context(|| format!("cannot start the thread of the {name} sink"))?;
-            queues.push(sender);
-            threads.push((name, thread));
+        let (queued, patient, stores) = (Arc::default(), Arc::default(), Arc::default());
+        let mut outbox = Outbox { queues: Vec::new(), memory, stats, queued, patient, stores };
+        let mut threads = SinkThreads::default();
+        for destination in destinations {
+            outbox.add(destination, &mut threads, closed)?;
         }
-        Ok((Outbox { queues, memory, stats, queued: Arc::default(), patient: false }, SinkThreads { threads }))
+        Ok((outbox, threads))
+    }
+
+    /// Starts one more.
+    pub fn add(&mut self, destination: Destination, threads: &mut SinkThreads, closed: &Sender<()>) -> Result<()> {
+        let Destination { name, takes, sink } = destination;
+        let (sender, receiver) = bounded(QUEUE);
+        let (store, waiting) = (self.stats.store(&name), Arc::<AtomicUsize>::default());
+        let writer = Writer {
+            sink,
+            name: name.clone(),
+            takes,
+            waiting: waiting.clone(),
+            store: store.clone(),
+            stats: self.stats.clone(),
+            closed: closed.clone(),
+            is_failing: false,
+        };
+        let thread = thread::Builder::new()
+            .name(format!("sink {name}"))
+            .spawn(move || writer.run(&receiver))
+            .with_context(|| format!("cannot start the thread of the {name} store"))?;
+        threads.threads.push((name, thread));
+        self.queues.push(Queue { takes, sender, waiting, store });
+        self.stores.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A way to the event stores alone, for a sink that has something to tell them. While it is there, they go on.
+    pub fn to_event_stores(&self) -> Outbox {
+        Outbox {
+            queues: self.queues.iter().filter(|queue| queue.takes.events).cloned().collect(),
+            memory: self.memory.clone(),
+            stats: self.stats.clone(),
+            queued: self.queued.clone(),
+            patient: self.patient.clone(),
+            stores: self.stores.clone(),
+        }
     }
 
     /// Bytes that wait for the sinks.
@@ -75,29 +146,59 @@ impl Outbox {
     }
 
     /// For a replay: from now on `send` waits for room.
-    pub fn be_patient(&mut self) {
-        self.patient = true;
+    pub fn be_patient(&self) {
+        self.patient.store(true, Ordering::Relaxed);
     }
 
     /// Never waits, unless told to be patient. `bytes`: what the records weigh, counted in memory; given back when all sinks are done.
     pub fn send(&self, records: Vec<Record>, bytes: usize) {
-        let is_full = || self.queued() > self.memory.ceiling() / 2;
-        while self.patient && is_full() {
-            thread::sleep(Duration::from_millis(1));
-        }
-        let has_room = !is_full();
+        let objects = records.iter().filter(|record| record.is_object()).count();
         self.queued.fetch_add(bytes, Ordering::Relaxed);
         let (memory, queued) = (self.memory.clone(), self.queued.clone());
-        let batch = Arc::new(Batch { records, bytes, memory, queued });
+        let batch = Arc::new(Batch { records, objects, bytes, memory, queued });
+        let patient = self.patient.load(Ordering::Relaxed);
+        let share = self.memory.ceiling() / 2 / self.stores.load(Ordering::Relaxed).max(1);
         for queue in &self.queues {
-            let sent = match self.patient {
-                true => queue.send(batch.clone()).is_ok(),
-                false => has_room && queue.try_send(batch.clone()).is_ok(),
-            };
-            if !sent {
-                self.stats.lost_queue.add(batch.records.len() as u64);
+            let wanted = queue.wanted(&batch);
+            if wanted > 0 && !queue.send(&batch, share, patient) {
+                self.stats.lost_queue.add(wanted as u64);
+                queue.store.lost_queue.add(wanted as u64);
             }
         }
+    }
+
+    /// As `send`, for a record of little weight that nobody has counted.
+    pub fn send_one(&self, record: Record) {
+        let bytes = size_of::<Record>();
+        self.memory.adjust(0, bytes);
+        self.send(vec![record], bytes);
+    }
+}
+
+impl Queue {
+    /// How many of the records are for this store.
+    fn wanted(&self, batch: &Batch) -> usize {
+        let events = batch.records.len() - batch.objects;
+        usize::from(self.takes.objects) * batch.objects + usize::from(self.takes.events) * events
+    }
+
+    fn send(&self, batch: &Arc<Batch>, share: usize, patient: bool) -> bool {
+        let is_full = || self.waiting.load(Ordering::Relaxed) > share;
+        while patient && is_full() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        if is_full() {
+            return false;
+        }
+        self.waiting.fetch_add(batch.bytes, Ordering::Relaxed);
+        let sent = match patient {
+            true => self.sender.send(batch.clone()).is_ok(),
+            false => self.sender.try_send(batch.clone()).is_ok(),
+        };
+        if !sent {
+            self.waiting.fetch_sub(batch.bytes, Ordering::Relaxed);
+        }
+        sent
     }
 }
 
@@ -121,38 +222,157 @@ impl SinkThreads {
     }
 }
 
-/// A sink's thread: ends when all senders are gone and everything is written.
-fn run(mut sink: Box<dyn Sink>, queue: &Receiver<Arc<Batch>>, stats: &Stats, closed: &Sender<()>) {
-    while let Ok(batch) = queue.recv() {
-        let mut written = 0;
-        for record in &batch.records {
-            if !sink.wants(record) {
-                continue;
+/// What a sink's thread does.
+struct Writer {
+    sink: Box<dyn Sink>,
+    name: String,
+    takes: Takes,
+    /// As in its queue.
+    waiting: Arc<AtomicUsize>,
+    store: Arc<StoreStats>,
+    stats: Arc<Stats>,
+    closed: Sender<()>,
+    /// The sink failed, and did not succeed since: said once.
+    is_failing: bool,
+}
+
+impl Writer {
+    /// Ends when all senders are gone and everything is written.
+    fn run(mut self, queue: &Receiver<Arc<Batch>>) {
+        while let Ok(batch) = queue.recv() {
+            self.write(&batch.records);
+            self.waiting.fetch_sub(batch.bytes, Ordering::Relaxed);
+            drop(batch);
+            if queue.is_empty() {
+                let result = self.sink.flush();
+                self.note(result);
             }
-            match sink.write(record) {
+        }
+        let result = self.sink.close();
+        self.note(result);
+        let left = self.sink.waiting();
+        self.lose(left);
+    }
+
+    fn write(&mut self, records: &[Record]) {
+        let (mut written, mut lost) = (0, 0);
+        let takes = self.takes;
+        for record in records.iter().filter(|record| takes.has(record)) {
+            let result = self.sink.write(record);
+            match result {
                 Ok(()) => written += 1,
-                Err(error) => {
-                    stats.lost_sink.add(1);
-                    note(&error, closed);
+                Err(_) => {
+                    lost += 1;
+                    self.note(result);
                 }
             }
         }
-        stats.written.add(written);
-        drop(batch);
-        if queue.is_empty()
-            && let Err(error) = sink.flush()
-        {
-            note(&error, closed);
-        }
+        self.stats.written.add(written);
+        self.store.written.add(written);
+        self.lose(lost);
     }
-    if let Err(error) = sink.flush() {
-        note(&error, closed);
+
+    fn lose(&self, records: u64) {
+        self.stats.lost_sink.add(records);
+        self.store.lost_sink.add(records);
+    }
+
+    /// Says once that the sink fails, and once that it no longer does: how much is lost is in the counters.
+    fn note(&mut self, result: io::Result<()>) {
+        match result {
+            Ok(()) if std::mem::take(&mut self.is_failing) => log::info!("the {} store works again", self.name),
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                // Once is enough: the channel has one place.
+                let _ = self.closed.try_send(());
+            }
+            Err(error) if !std::mem::replace(&mut self.is_failing, true) => {
+                log::error!("the {} store cannot be written to: {error}; until it can, records are lost", self.name);
+            }
+            Err(_) => {}
+        }
     }
 }
 
-fn note(error: &std::io::Error, closed: &Sender<()>) {
-    if error.kind() == std::io::ErrorKind::BrokenPipe {
-        // Once is enough: the channel has one place.
-        let _ = closed.try_send(());
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::sample::ingress;
+    use super::*;
+    use crate::exchange::{Format, Level};
+
+    /// Writes nothing until the other end of the channel is gone.
+    struct Stuck(Receiver<()>);
+
+    impl Sink for Stuck {
+        fn write(&mut self, _: &Record) -> io::Result<()> {
+            let _ = self.0.recv();
+            Ok(())
+        }
+    }
+
+    /// Counts records; refuses them while it is told to.
+    #[derive(Clone, Default)]
+    struct Counting(Arc<Mutex<(usize, bool)>>);
+
+    impl Sink for Counting {
+        fn write(&mut self, _: &Record) -> io::Result<()> {
+            let mut state = self.0.lock().unwrap();
+            if state.1 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            state.0 += 1;
+            Ok(())
+        }
+    }
+
+    const OBJECTS: Takes = Takes { objects: true, events: false };
+
+    fn destination(name: &str, sink: impl Sink + 'static) -> Destination {
+        Destination { name: name.into(), takes: OBJECTS, sink: Box::new(sink) }
+    }
+
+    fn record() -> Record {
+        ingress().request("GET / HTTP/1.1\n", "").record(Level::Full, Format::Json)
+    }
+
+    #[test]
+    fn a_stuck_store_loses_its_own_records_and_nobody_elses() {
+        let (memory, stats) = (Arc::new(Memory::new(1 << 20)), Arc::new(Stats::default()));
+        let (closed, _closed) = bounded(1);
+        let (release, stuck) = bounded::<()>(0);
+        let counting = Counting::default();
+        let destinations = vec![destination("stuck", Stuck(stuck)), destination("free", counting.clone())];
+        let (outbox, threads) = Outbox::start(destinations, memory.clone(), stats.clone(), &closed).unwrap();
+        for _ in 0..1000 {
+            assert!(memory.reserve(10_000), "what is stuck leaves room");
+            outbox.send(vec![record()], 10_000);
+            while outbox.queues[1].waiting.load(Ordering::Relaxed) > 0 {
+                thread::yield_now();
+            }
+        }
+        let (stuck, free) = (stats.store("stuck"), stats.store("free"));
+        let fit = (1 << 20) / 4 / 10_000 + 1;
+        assert_eq!((stuck.lost(), free.lost()), (1000 - fit, 0));
+        drop((outbox, release));
+        assert!(threads.join(Duration::from_secs(60)).is_empty());
+        assert_eq!((stuck.written.get(), free.written.get(), stats.lost_queue.get()), (fit, 1000, 1000 - fit));
+        assert_eq!((counting.0.lock().unwrap().0, memory.held()), (1000, 0));
+    }
+
+    #[test]
+    fn what_a_store_refuses_is_counted_for_it() {
+        let (memory, stats) = (Arc::new(Memory::new(1 << 20)), Arc::new(Stats::default()));
+        let (closed, _closed) = bounded(1);
+        let counting = Counting::default();
+        counting.0.lock().unwrap().1 = true;
+        let (outbox, threads) =
+            Outbox::start(vec![destination("full", counting.clone())], memory, stats.clone(), &closed).unwrap();
+        outbox.send(vec![record(), record()], 0);
+        drop(outbox);
+        threads.join(Duration::from_secs(60));
+        let full = stats.store("full");
+        assert_eq!((full.written.get(), full.lost(), stats.lost_sink.get()), (0, 2, 2));
     }
 }

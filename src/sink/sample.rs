@@ -1,6 +1,8 @@
 //! Exchanges for tests, written down as they go over the wire.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::exchange::{
@@ -188,4 +190,22 @@ pub(crate) fn written(record: &Record) -> String {
     let mut out = Vec::new();
     super::Formatter::default().append(&mut out, record);
     String::from_utf8(out).expect("output is always UTF-8")
+}
+
+/// A folder of its own for a test, gone at its end.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("sidetap-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a folder for temporary files");
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }

@@ -16,25 +16,23 @@ const KEEP: usize = 4 * FULL;
 
 pub struct Stdout<W = io::Stdout> {
     end: W,
-    objects: bool,
-    events: bool,
     formatter: Formatter,
     /// whole records, less what of the first was written already
     buffer: Vec<u8>,
+    /// how many records are in the buffer
+    waiting: u64,
 }
 
-impl Stdout {
-    /// A sink on standard output for exchanges (`objects`), connection events (`events`), or both. What it is not for
-    /// it takes and drops.
-    pub fn new(objects: bool, events: bool) -> Stdout {
-        Stdout::on(io::stdout(), objects, events)
+impl Default for Stdout {
+    fn default() -> Stdout {
+        Stdout::on(io::stdout())
     }
 }
 
 impl<W: Write> Stdout<W> {
-    /// The same on another end, for instance a file.
-    pub fn on(end: W, objects: bool, events: bool) -> Stdout<W> {
-        Stdout { end, objects, events, formatter: Formatter::default(), buffer: Vec::new() }
+    /// The same on another end.
+    pub fn on(end: W) -> Stdout<W> {
+        Stdout { end, formatter: Formatter::default(), buffer: Vec::new(), waiting: 0 }
     }
 
     /// Writes the buffer to the end, keeping what the end did not take.
@@ -56,6 +54,9 @@ impl<W: Write> Stdout<W> {
             }
         }
         self.buffer.drain(..written);
+        if self.buffer.is_empty() {
+            self.waiting = 0;
+        }
         if self.buffer.capacity() > KEEP {
             self.buffer.shrink_to(FULL);
         }
@@ -64,24 +65,22 @@ impl<W: Write> Stdout<W> {
 }
 
 impl<W: Write + Send> Sink for Stdout<W> {
-    fn wants(&self, record: &Record) -> bool {
-        match record {
-            Record::Exchange { .. } => self.objects,
-            Record::Connection(_) => self.events,
-        }
-    }
-
     fn write(&mut self, record: &Record) -> io::Result<()> {
         if self.buffer.len() >= FULL {
             self.write_out()?;
         }
         self.formatter.append(&mut self.buffer, record);
+        self.waiting += 1;
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.write_out()?;
         self.end.flush()
+    }
+
+    fn waiting(&self) -> u64 {
+        self.waiting
     }
 }
 
@@ -141,25 +140,9 @@ mod tests {
     }
 
     #[test]
-    fn a_store_writes_what_it_is_for() {
-        for (objects, events, expected) in
-            [(true, false, vec!["http_transaction"]), (false, true, vec!["connection"]), (false, false, vec![])]
-        {
-            let mut sink = Stdout::on(Vec::new(), objects, events);
-            for record in [event(), exchange()].iter().filter(|record| sink.wants(record)).collect::<Vec<_>>() {
-                sink.write(record).unwrap();
-            }
-            sink.flush().unwrap();
-            let text = String::from_utf8(sink.end).unwrap();
-            let types: Vec<_> = text.lines().map(|line| line.split('"').nth(3).unwrap()).collect();
-            assert_eq!(types, expected);
-        }
-    }
-
-    #[test]
     fn records_are_written_in_large_pieces() {
         let end = End { room: usize::MAX, at_once: usize::MAX, ..End::default() };
-        let mut sink = Stdout::on(end, true, true);
+        let mut sink = Stdout::on(end);
         for _ in 0..10_000 {
             sink.write(&exchange()).unwrap();
         }
@@ -170,7 +153,7 @@ mod tests {
 
     #[test]
     fn no_record_is_cut_in_two() {
-        let mut sink = Stdout::on(End { room: 100, at_once: 7, ..End::default() }, true, true);
+        let mut sink = Stdout::on(End { room: 100, at_once: 7, ..End::default() });
         sink.write(&exchange()).unwrap();
         assert_eq!(sink.flush().unwrap_err().kind(), ErrorKind::BrokenPipe);
         assert_eq!(sink.end.taken.len(), 100);
@@ -184,7 +167,7 @@ mod tests {
 
     #[test]
     fn an_end_that_refuses_does_not_fill_memory() {
-        let mut sink = Stdout::on(End::default(), true, true);
+        let mut sink = Stdout::on(End::default());
         let refused = (0..10_000).filter(|_| sink.write(&exchange()).is_err()).count();
         assert!(refused > 5_000);
         assert!(sink.buffer.len() < FULL + 2_000);
@@ -197,7 +180,7 @@ mod tests {
             *max_body_bytes = usize::MAX;
             *tags = Arc::default();
         }
-        let mut sink = Stdout::on(io::sink(), true, true);
+        let mut sink = Stdout::on(io::sink());
         sink.write(&record).unwrap();
         assert!(sink.buffer.len() > 4 * KEEP);
         sink.flush().unwrap();
