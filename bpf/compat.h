@@ -84,6 +84,40 @@ static __always_inline struct kernfs_node *kernfs_parent_of(const struct kernfs_
 	return BPF_CORE_READ(node, parent);
 }
 
+/* The first two came with 6.10, the others with 6.14: kernels that need them have them all. */
+extern void bpf_preempt_disable(void) __weak __ksym;
+extern void bpf_preempt_enable(void) __weak __ksym;
+extern void bpf_local_irq_save(unsigned long *flags) __weak __ksym;
+extern void bpf_local_irq_restore(unsigned long *flags) __weak __ksym;
+
+/*
+ * Every program at a tracepoint runs between these two. Since 7.0 (a46023d5616e, "tracing: Guard __DECLARE_TRACE() use
+ * of __DO_TRACE_CALL() with SRCU-fast") the kernel lets another task onto the CPU in the midst of a program, as it
+ * never did before. That task's programs would overwrite the event under construction and put theirs in front of an
+ * older one; and the kernel would leave out those runs of theirs that are of the same program, since it takes them for
+ * recursion (__bpf_trace_run).
+ */
+static __always_inline void hold_cpu(void)
+{
+	if (bpf_ksym_exists(bpf_local_irq_save))
+		bpf_preempt_disable();
+}
+
+/*
+ * With interrupts off, bpf_preempt_enable() does not hand the CPU at once to a task that waits for it, which would be
+ * within the program still: the kernel does it soon after.
+ */
+static __always_inline void release_cpu(void)
+{
+	unsigned long flags;
+
+	if (!bpf_ksym_exists(bpf_local_irq_save))
+		return;
+	bpf_local_irq_save(&flags);
+	bpf_preempt_enable();
+	bpf_local_irq_restore(&flags);
+}
+
 #define PF_KTHREAD 0x00200000
 #define PF_IO_WORKER 0x00000010
 

@@ -3,6 +3,7 @@
  * Connections begin, stop carrying bytes one way, and end. These programs may run in a network interrupt, on behalf of
  * no process: they keep off the scratch buffer.
  */
+#include "compat.h"
 #include "emit.h"
 
 /* The process is in connect(): its end of the connection has no port yet. */
@@ -68,29 +69,28 @@ static __always_inline void set_final(struct connection *c, const struct sock *s
 	c->flags |= CONNECTION_CLOSED;
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(state_changed, const struct sock *sk, int from, int to)
+static __always_inline void on_state(const struct sock *sk, int from, int to)
 {
 	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
 	__u64 key = (__u64)sk;
 	struct connection *c;
 
 	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
-		return 0;
+		return;
 	switch (to) {
 	case TCP_LISTEN:
 		remember_listening_port(sk);
-		return 0;
+		return;
 	case TCP_SYN_SENT:
 		on_connect(sk);
-		return 0;
+		return;
 	case TCP_ESTABLISHED:
 		on_established(sk, from == TCP_SYN_RECV);
-		return 0;
+		return;
 	}
 	c = bpf_map_lookup_elem(&connections, &key);
 	if (!c)
-		return 0;
+		return;
 	switch (to) {
 	case TCP_FIN_WAIT1:
 	case TCP_LAST_ACK:
@@ -113,19 +113,26 @@ int BPF_PROG(state_changed, const struct sock *sk, int from, int to)
 		set_final(c, sk);
 		break;
 	}
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(state_changed, const struct sock *sk, int from, int to)
+{
+	hold_cpu();
+	on_state(sk, from, to);
+	release_cpu();
 	return 0;
 }
 
 /* No call can follow; after a half-close, receives may well follow TCP_CLOSE. */
-SEC("tp_btf/tcp_destroy_sock")
-int BPF_PROG(socket_destroyed, const struct sock *sk)
+static __always_inline void on_destroyed(const struct sock *sk)
 {
 	struct close_event event = {};
 	__u64 key = (__u64)sk;
 	struct connection *c = bpf_map_lookup_elem(&connections, &key);
 
 	if (!c)
-		return 0;
+		return;
 	/* One that moved nothing is told of only where it failed, or was ours to begin. */
 	if (!is_left_out(c) && (c->pid || c->flags & CONNECTION_ANNOUNCED)) {
 		fill_head(&event.head, EVENT_CLOSE, c->pid);
@@ -134,5 +141,13 @@ int BPF_PROG(socket_destroyed, const struct sock *sk)
 		output(&event, sizeof(event), COUNT_LOST_CLOSE);
 	}
 	bpf_map_delete_elem(&connections, &key);
+}
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(socket_destroyed, const struct sock *sk)
+{
+	hold_cpu();
+	on_destroyed(sk);
+	release_cpu();
 	return 0;
 }

@@ -76,6 +76,7 @@ enum counter {
 	COUNT_TABLE_FULL, /* no room for another connection */
 	COUNT_LEFT_OUT,   /* calls of processes and connections that filters leave out */
 	COUNT_SKIPPED,    /* calls that user space did not want */
+	COUNT_AGAIN,      /* calls that the second of two programs took in */
 	COUNTERS,
 };
 
@@ -87,6 +88,8 @@ enum limit {
 	WALK_STEPS_BOUNDED = 64 + 32,
 	/* places for orders; a power of two */
 	ORDERS = 65536,
+	/* threads with a call between two programs; a power of two */
+	TAKEN = 4096,
 	CONNECTIONS_MAX = 262144,
 	UNIX_CONNECTIONS_MAX = 16384,
 	UNIX_PATH_MAX_LEN = 108,
@@ -283,5 +286,6 @@ _Static_assert(sizeof(struct process_event) == 64, "layout");
 _Static_assert((PROCESS_TEXT_MAX & (PROCESS_TEXT_MAX + 1)) == 0, "the verifier's mask");
 _Static_assert((PAYLOAD_MAX & (PAYLOAD_MAX + 1)) == 0, "the verifier's mask");
 _Static_assert((ORDERS & (ORDERS - 1)) == 0, "index by mask");
+_Static_assert((TAKEN & (TAKEN - 1)) == 0, "index by mask");
 
 #endif

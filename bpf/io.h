@@ -16,6 +16,35 @@
 /* These receive nothing from the stream: a look, an error report, the urgent byte beside it. */
 #define MSG_NO_CONSUMPTION (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB)
 
+/* The first program says that it has taken in this thread's call. */
+static __always_inline void take_call(void)
+{
+	__u32 thread = bpf_get_current_pid_tgid(), slot = thread & (TAKEN - 1);
+	__u32 *taker = bpf_map_lookup_elem(&taken, &slot);
+
+	if (taker)
+		*taker = thread;
+}
+
+/*
+ * Where tasks can lose the CPU in the midst of a program, hold_cpu() leaves a few instructions before it, and
+ * release_cpu() some behind it, in which they still do. The runs of that program for the tasks that come next on the
+ * CPU are left out then. So there are two programs, one after the other: the second takes in what the first could not,
+ * and tells so by this. Both are left out only where two tasks were stopped so, each in another program.
+ */
+static __always_inline bool was_taken(void)
+{
+	__u32 thread = bpf_get_current_pid_tgid(), slot = thread & (TAKEN - 1);
+	__u32 *taker = bpf_map_lookup_elem(&taken, &slot);
+
+	if (taker && *taker == thread) {
+		*taker = 0;
+		return true;
+	}
+	count(COUNT_AGAIN);
+	return false;
+}
+
 static __always_inline void source_of_message(struct source *from, const void *message)
 {
 	struct user_msghdr header;

@@ -99,6 +99,17 @@ struct {
 	__type(value, struct order);
 } orders SEC(".maps");
 
+/*
+ * Thread to itself, while the first of two programs has taken in its call and the second has not run; key: low bits of
+ * the thread's id. See was_taken().
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TAKEN);
+	__type(key, __u32);
+	__type(value, __u32);
+} taken SEC(".maps");
+
 /* What was counted, by CPU; while the programs are loaded; key: enum counter. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -150,9 +161,9 @@ struct scratch {
 };
 
 /*
- * Room for one event; within one program run; key: the CPU (a per-CPU map's values are too small). For programs that
- * run on behalf of a process only: those that a network interrupt can start would overwrite what they interrupted, and
- * use the stack.
+ * Room for one event; within one program run, which holds the CPU; key: the CPU (a per-CPU map's values are too small).
+ * For programs that run on behalf of a process only: those that a network interrupt can start would overwrite what they
+ * interrupted, and use the stack.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -136,8 +136,7 @@ static __always_inline void tell(const struct task_struct *task, __u32 kind, con
 	output_as(event, sizeof(*event) + size, COUNT_LOST_PROCESS, COUNT_PROCESS_EVENTS, urgent);
 }
 
-SEC("tp_btf/sched_process_exec")
-int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+static __always_inline void on_exec(const struct task_struct *task, const struct linux_binprm *bprm)
 {
 	struct judgement undecided = {};
 	struct owner owner = {};
@@ -152,19 +151,26 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	}
 	if (!settings.empty)
 		tell(task, EVENT_EXEC, BPF_CORE_READ(bprm, filename));
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	hold_cpu();
+	on_exec(task, bprm);
+	release_cpu();
 	return 0;
 }
 
 /* In the parent; the child is complete, but has not run yet. */
-SEC("tp_btf/sched_process_fork")
-int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *child)
+static __always_inline void on_fork(const struct task_struct *child)
 {
 	__u32 pid = current_pid(), child_pid = BPF_CORE_READ(child, tgid);
 	struct judgement *judgement, inherited;
 
 	/* Not for threads. */
 	if (BPF_CORE_READ(child, pid) != child_pid || BPF_CORE_READ(child, flags) & PF_KTHREAD)
-		return 0;
+		return;
 	judgement = bpf_map_lookup_elem(&processes, &pid);
 	if (judgement) {
 		inherited = *judgement;
@@ -177,23 +183,38 @@ int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *chi
 	}
 	if (!settings.empty)
 		tell(child, EVENT_FORK, NULL);
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(process_forked, struct task_struct *parent, struct task_struct *child)
+{
+	hold_cpu();
+	on_fork(child);
+	release_cpu();
 	return 0;
 }
 
-SEC("tp_btf/sched_process_exit")
-int BPF_PROG(process_exit, struct task_struct *task)
+static __always_inline void on_process_exit(const struct task_struct *task)
 {
 	struct exit_event event = {};
 	__u32 pid = current_pid();
 
 	/* do_exit() has counted this thread out: 0 after the last one. */
 	if (BPF_CORE_READ(task, signal, live.counter))
-		return 0;
+		return;
 	bpf_map_delete_elem(&processes, &pid);
 	if (settings.empty)
-		return 0;
+		return;
 	fill_head(&event.head, EVENT_EXIT, pid);
 	event.started = BPF_CORE_READ(task, group_leader, start_boottime);
 	output_as(&event, sizeof(event), COUNT_LOST_PROCESS, COUNT_PROCESS_EVENTS, false);
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(process_exit, struct task_struct *task)
+{
+	hold_cpu();
+	on_process_exit(task);
+	release_cpu();
 	return 0;
 }

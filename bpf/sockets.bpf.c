@@ -34,35 +34,79 @@ static __always_inline void on_length(struct sock *sk, __s32 moved, int flags, _
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(socket_sent, struct sock *sk, int moved, int flags)
 {
+	hold_cpu();
+	take_call();
 	on_length(sk, moved, flags, SENT);
+	release_cpu();
+	return 0;
+}
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(socket_sent_again, struct sock *sk, int moved, int flags)
+{
+	hold_cpu();
+	if (!was_taken())
+		on_length(sk, moved, flags, SENT);
+	release_cpu();
 	return 0;
 }
 
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(socket_received, struct sock *sk, int moved, int flags)
 {
+	hold_cpu();
+	take_call();
 	on_length(sk, moved, flags, RECEIVED);
+	release_cpu();
+	return 0;
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(socket_received_again, struct sock *sk, int moved, int flags)
+{
+	hold_cpu();
+	if (!was_taken())
+		on_length(sk, moved, flags, RECEIVED);
+	release_cpu();
 	return 0;
 }
 
 /* A spliced receive does not pass above, but makes room like any other (tcp_read_sock): says where the stream stands.
  */
-SEC("tp_btf/tcp_rcv_space_adjust")
-int BPF_PROG(socket_spliced, struct sock *sk)
+static __always_inline void on_spliced(struct sock *sk)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct call call = {};
 
 	if (!has_syscall(task))
-		return 0;
+		return;
 	if (syscall_number((struct pt_regs *)bpf_task_pt_regs(task)) != NR_splice)
-		return 0;
+		return;
 	call.pid = current_pid();
 	call.connection = tapped_connection(sk, call.pid);
 	if (!call.connection)
-		return 0;
+		return;
 	call.direction = RECEIVED;
 	call.position = position_before(call.connection, sk, RECEIVED, 0);
 	emit_call(&call);
+}
+
+SEC("tp_btf/tcp_rcv_space_adjust")
+int BPF_PROG(socket_spliced, struct sock *sk)
+{
+	hold_cpu();
+	take_call();
+	on_spliced(sk);
+	release_cpu();
+	return 0;
+}
+
+SEC("tp_btf/tcp_rcv_space_adjust")
+int BPF_PROG(socket_spliced_again, struct sock *sk)
+{
+	hold_cpu();
+	if (!was_taken())
+		on_spliced(sk);
+	release_cpu();
 	return 0;
 }

@@ -113,7 +113,20 @@ static __always_inline void on_exit(struct pt_regs *regs, __s64 result, bool bou
 SEC("tp_btf/sys_exit")
 int BPF_PROG(syscall_exit, struct pt_regs *regs, long result)
 {
+	hold_cpu();
+	take_call();
 	on_exit(regs, result, false);
+	release_cpu();
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(syscall_exit_again, struct pt_regs *regs, long result)
+{
+	hold_cpu();
+	if (!was_taken())
+		on_exit(regs, result, false);
+	release_cpu();
 	return 0;
 }
 
@@ -121,6 +134,8 @@ int BPF_PROG(syscall_exit, struct pt_regs *regs, long result)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(syscall_exit_bounded, struct pt_regs *regs, long result)
 {
+	hold_cpu();
 	on_exit(regs, result, true);
+	release_cpu();
 	return 0;
 }

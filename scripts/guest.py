@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """What scripts/test-kernels runs in its virtual machine: sidetap on the kernel there, against requests that are counted.
 
-HAProxy stands in front of a backend; curl and a client that pipelines ask it. On every capture path the kernel has, with
-summaries and with whole bodies, each request must be recorded four times and no more: by its client, by HAProxy on both
-of its sides, and by the backend, each with the right process, and the same as HAProxy's own log has it.
+HAProxy stands in front of a backend; curl, nghttp and a client that pipelines ask it. On every capture path the kernel
+has, with summaries and with whole bodies, each request must be recorded four times and no more: by its client, by
+HAProxy on both of its sides, and by the backend, each with the right process, and the same as HAProxy's own log has it.
+With HTTP/2, many at once on a connection, HAProxy asks itself before it asks the backend: six times.
 
 usage: guest.py SIDETAP FOLDER
 Results go to FOLDER: `result.json`, the logs of a run that failed, and `done`, which says `passed` or `failed`.
@@ -25,6 +26,8 @@ import tempfile
 import time
 
 FRONT, BACK = 8080, 8081
+# HTTP/2: where clients ask HAProxy, and where it asks itself.
+FRONT2, WITHIN = 8082, 8083
 # Emulated, everything takes fifty times as long.
 PATIENCE = 60
 
@@ -86,12 +89,24 @@ class Request:
     def __init__(self, name, path, method="GET", body=b"", chunked=False, status=200, answer=b""):
         self.name, self.path, self.method, self.body = name, f"{path}/{name}", method, body
         self.chunked, self.status, self.answer = chunked, status, answer
+        self.protocol = "http1"  # of the client
         self.client = None  # (process, PID)
-        self.received = 0  # bytes of the answer, its head included, as the client counts them
+        # Of HTTP/1: bytes of the answer, its head included, as the client counts them; of HTTP/2: the client's stream.
+        self.received = self.stream = 0
+
+    def recorded(self, scene):
+        """Who is to record it: what `sides` says of each record, sorted."""
+        haproxy, backend = ("haproxy", scene.haproxy.pid), ("python3", scene.backend.pid)
+        within = [("ingress", *haproxy), ("egress", *haproxy)] if self.protocol == "http2" else []
+        asked = [("egress", *self.client), ("ingress", *haproxy), *within]
+        return sorted(
+            [(*side, self.protocol) for side in asked]
+            + [("egress", *haproxy, "http1"), ("ingress", *backend, "http1")]
+        )
 
 
 def requests(run):
-    """What is asked in one run, by client: groups, each on one connection."""
+    """What is asked in one run, in groups, each on one connection: by curl, pipelined, and at once with HTTP/2."""
     number = iter(range(1000))
 
     def name():
@@ -117,7 +132,10 @@ def requests(run):
     large = [[get("text", 40_000)], [get("binary", 300_000)], [post(text_of, 70_000)], [post(binary_of, 300_000)]]
     chunked = [[post(text_of, 3000, chunked=True)], [post(binary_of, 50_000, chunked=True)]]
     pipelined = [[get("text", 100 * i) for i in range(1, 9)], [get("binary", 3000 + i) for i in range(8)]]
-    return [kept_alive, *alone, *large, *chunked], pipelined
+    got = [get("text", 100 * i) for i in range(8)] + [missing(), get("binary", 90_000), get("text", 40_000)]
+    body = binary_of(run, 90_000)
+    posted = [Request(name(), "/echo", "POST", body, answer=body) for _ in range(3)]
+    return [kept_alive, *alone, *large, *chunked], pipelined, [got, posted]
 
 
 def curl(group, folder):
@@ -158,6 +176,25 @@ def pipeline(group):
             assert answers.read(len(request.answer)) == request.answer, f"another answer to {request.path}"
 
 
+def multiplex(group, folder):
+    """Asks for the whole group at once, with HTTP/2, on one connection; all with the same body."""
+    command = ["nghttp", "--null-out", "--stat", f"--timeout={PATIENCE}"]
+    if group[0].body:
+        file = folder / f"{group[0].name}.body"
+        file.write_bytes(group[0].body)
+        command.append(f"--data={file}")
+    command += [f"http://127.0.0.1:{FRONT2}{request.path}" for request in group]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    output, errors = process.communicate()
+    assert process.returncode == 0, f"nghttp failed: {errors}"
+    lines = re.findall(r"^ +(\d+) .* (\d{3}) +\S+ (/\S+)$", output, re.M)
+    answers = {path: (int(stream), int(status)) for stream, status, path in lines}
+    for request in group:
+        request.protocol, request.client = "http2", ("nghttp", process.pid)
+        request.stream, status = answers[request.path]
+        assert status == request.status, f"nghttp got {status} for {request.path}"
+
+
 def until(what, condition):
     deadline = time.monotonic() + PATIENCE
     while not condition():
@@ -189,6 +226,16 @@ frontend front
     default_backend back
 backend back
     server one 127.0.0.1:{BACK}
+frontend front2
+    bind 127.0.0.1:{FRONT2} proto h2
+    default_backend back2
+backend back2
+    http-reuse always
+    server two 127.0.0.1:{WITHIN} proto h2 pool-max-conn 0
+frontend within
+    bind 127.0.0.1:{WITHIN} proto h2
+    no log
+    default_backend back
 """
         )
         backend = [sys.executable, __file__, "backend"]
@@ -200,7 +247,10 @@ backend back
 
     def logged(self):
         """By path, from `option httplog`: a request's status, and how long it took in ms."""
-        line = re.compile(r" front back/one [-\d]+/[-\d]+/[-\d]+/[-\d]+/(\d+) (\d+) .*\"[A-Z]+ (\S+) HTTP")
+        line = re.compile(
+            r" (?:front back/one|front2 back2/two) [-\d]+/[-\d]+/[-\d]+/[-\d]+/(\d+) (\d+) "
+            r".*\"[A-Z]+ (?:http://[^/]+)?(\S+) HTTP"
+        )
         found = {}
         for match in line.finditer(self.log.read_text()):
             found.setdefault(match[3], []).append((int(match[2]), int(match[1])))
@@ -234,13 +284,15 @@ tap: {{direction: all, http: {{stack: all}}}}
     try:
         until("the agent", lambda: b"capturing" in log.read_bytes() or agent.poll() is not None)
         assert agent.poll() is None, f"the agent ended: {log.read_text()[-2000:]}"
-        by_curl, pipelined = requests(run)
+        by_curl, pipelined, multiplexed = requests(run)
         for group in by_curl:
             curl(group, folder)
         for group in pipelined:
             pipeline(group)
-        made = [request for group in by_curl + pipelined for request in group]
-        expected = 4 * len(made)
+        for group in multiplexed:
+            multiplex(group, folder)
+        made = [request for group in by_curl + pipelined + multiplexed for request in group]
+        expected = sum(len(request.recorded(scene)) for request in made)
         until(f"{expected} records", lambda: out.read_bytes().count(b"\n") >= expected)
     finally:
         agent.send_signal(signal.SIGTERM)
@@ -252,20 +304,14 @@ def judge(scene, made, out, log):
     records = {}
     for line in out.splitlines():
         record = json.loads(line)
+        assert "path" in record.get("request", {}), f"a record without its request: {line}"
         records.setdefault(record["request"]["path"], []).append(record)
     assert set(records) <= {r.path for r in made}, f"never asked for: {set(records) - {r.path for r in made}}"
 
     logged, late = scene.logged(), 0.0
     for request in made:
         whose = sorted(sides(record) for record in records.get(request.path, []))
-        assert whose == sorted(
-            [
-                ("egress", *request.client),
-                ("ingress", "haproxy", scene.haproxy.pid),
-                ("egress", "haproxy", scene.haproxy.pid),
-                ("ingress", "python3", scene.backend.pid),
-            ]
-        ), f"{request.path}, asked by {request.client}, is recorded for {whose}"
+        assert whose == request.recorded(scene), f"{request.path}, asked by {request.client}, is recorded for {whose}"
         assert len(logged.get(request.path, [])) == 1, f"HAProxy's log has {logged.get(request.path)} of {request.path}"
         status, took = logged[request.path][0]
         for record in records[request.path]:
@@ -274,16 +320,40 @@ def judge(scene, made, out, log):
                 late = max(late, abs(record["duration_ms"] - took))
 
     counters = dict(re.findall(r"([a-z_.]+)=(\d+)", log.splitlines()[-1]))
-    lost = {name: n for name, n in counters.items() if name.startswith(("lost", "kernel.unreadable")) and n != "0"}
-    assert counters["seen"] == str(4 * len(made)) and not lost, f"the agent's counters: {log.splitlines()[-1]}"
-    return {"made": len(made), "recorded": sum(map(len, records.values())), "off_ms": round(late, 3)}
+    losses = ("lost", "kernel.unreadable", "kernel.missed")
+    lost = {name: n for name, n in counters.items() if name.startswith(losses) and n != "0"}
+    total = sum(map(len, records.values()))
+    assert counters["seen"] == str(total) and not lost, f"the agent's counters: {log.splitlines()[-1]}"
+    check_streams(made, records)
+    found = {"off_ms": round(late, 3)}
+    for protocol in ("http1", "http2"):
+        asked = [request for request in made if request.protocol == protocol]
+        recorded = sum(len(records[request.path]) for request in asked)
+        found[protocol] = {"made": len(asked), "recorded": recorded}
+    return found
+
+
+def check_streams(made, records):
+    """Each request of HTTP/2 is recorded with a stream of its own, by its client with the one that it says it took."""
+    seen, connections = set(), {}
+    for request in made:
+        for record in records[request.path]:
+            if record["request"]["protocol"] != "http2":
+                continue
+            connection, stream = record["metadata"]["connection_id"], record["request"]["stream_id"]
+            assert (connection, stream) not in seen, f"{request.path} has the stream of another request"
+            seen.add((connection, stream))
+            if sides(record)[:3] == ("egress", *request.client):
+                connections.setdefault(request.client, set()).add(connection)
+                assert stream == request.stream, f"{request.path}: stream {stream}, by its client {request.stream}"
+    assert all(len(ids) == 1 for ids in connections.values()), f"not one connection for each client: {connections}"
 
 
 def sides(record):
-    """Direction, process and PID of a record."""
+    """Direction, process, PID and protocol of a record."""
     metadata = record["metadata"]
     name = re.sub(r"^python3.*", "python3", metadata["process_exe"].rsplit("/", 1)[-1])
-    return record["direction"].split("-")[0], name, int(metadata["process_id"])
+    return record["direction"].split("-")[0], name, int(metadata["process_id"]), record["request"]["protocol"]
 
 
 def compare(request, record, status):
@@ -292,8 +362,9 @@ def compare(request, record, status):
     assert "incomplete" not in record, f"{where}: {record['incomplete']}"
     got = (record["request"]["method"], record["response"]["status"])
     assert got == (request.method, request.status) and status == request.status, f"{where}: {got}"
-    if sides(record) == ("egress", *request.client) or sides(record)[:2] == ("ingress", "haproxy"):
-        answer = record["metadata"]["bytes_received" if sides(record)[0] == "egress" else "bytes_sent"]
+    direction, process, *_ = sides(record)
+    if request.protocol == "http1" and (direction, process) in [("egress", request.client[0]), ("ingress", "haproxy")]:
+        answer = record["metadata"]["bytes_received" if direction == "egress" else "bytes_sent"]
         assert answer == request.received, f"{where}: an answer of {answer} bytes, of {request.received} by its client"
     for side, body in (("request", request.body), ("response", request.answer)):
         size = record[side].get("body_bytes", 0)
@@ -334,7 +405,11 @@ def test(sidetap, results):
                 began = time.monotonic()
                 found = record(scene, sidetap, path, level)
                 result["runs"][f"{path} {level}"] = found
-                say(f"{path} path, level {level}: {found['made']} requests, {found['recorded']} records, none lost, "
+                counts = " and ".join(
+                    f"{found[protocol]['made']} requests of {name}, {found[protocol]['recorded']} records"
+                    for protocol, name in (("http1", "HTTP/1"), ("http2", "HTTP/2"))
+                )
+                say(f"{path} path, level {level}: {counts}, none lost, "
                     f"durations at most {found['off_ms']} ms off HAProxy's ({time.monotonic() - began:.0f} s)")
     except BaseException:
         shutil.copytree(folder, results / "failed", dirs_exist_ok=True)

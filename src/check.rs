@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use crate::bpf::{CapturePath, Kernel, Tap, verify};
+use crate::bpf::{CapturePath, Kernel, Tap, verify, version};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// The oldest kernel that has all that the syscall path needs.
@@ -167,12 +167,6 @@ fn capture_path() -> Verdict {
 fn status_field(name: &str) -> Option<String> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     status.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
-}
-
-/// `6.1.0-18-amd64` is (6, 1).
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 #[cfg(test)]

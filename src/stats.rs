@@ -121,6 +121,7 @@ impl Stats {
             ("kernel.left_out", kernel.left_out),
             ("kernel.unreadable", kernel.faults),
             ("kernel.table_full", kernel.table_full),
+            ("kernel.missed", kernel.missed),
         ];
         for (name, value) in details {
             write!(out, " {name}={value}")?;

@@ -6,8 +6,13 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+<<<<<<< HEAD
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, UprobeOpts};
+=======
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle};
+>>>>>>> 1de93b0 (Hold the CPU while a program runs, and run a second one where the first was left out)
 use libbpf_sys as sys;
 
 use super::event::{Owner, SocketInfo, copied};
@@ -15,6 +20,9 @@ use super::orders::{Order, Orders};
 use super::reader::Reader;
 use super::skel::{OpenSidetapSkel, SidetapSkel, SidetapSkelBuilder};
 use super::types;
+
+/// How the names of programs end that run after another one of the same kind (bpf/io.h).
+const SECOND: &str = "_again";
 
 /// How socket I/O is seen. README, "Requirements", says which kernels have which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -91,6 +99,9 @@ pub struct Counters {
     pub table_full: u64,
     pub left_out: u64,
     pub skipped: u64,
+    /// Runs of programs that the kernel left out, as it does where it interrupted a run of the same program on that CPU,
+    /// and that no other program made up for.
+    pub missed: u64,
 }
 
 /// The programs, loaded and attached. Dropping it detaches them.
@@ -165,6 +176,16 @@ impl Kernel {
             }
             CapturePath::Syscall if has_bpf_loop() => attach(&progs.syscall_exit)?,
             CapturePath::Syscall => attach(&progs.syscall_exit_bounded)?,
+        }
+        // Each runs after the one that was there before it.
+        match self.path {
+            _ if !is_preemptible() => {}
+            CapturePath::Socket => {
+                attach(&progs.socket_sent_again)?;
+                attach(&progs.socket_received_again)?;
+                attach(&progs.socket_spliced_again)?;
+            }
+            CapturePath::Syscall => attach(&progs.syscall_exit_again)?,
         }
         Ok(())
     }
@@ -266,7 +287,23 @@ impl Kernel {
             table_full: get(types::counter::COUNT_TABLE_FULL),
             left_out: get(types::counter::COUNT_LEFT_OUT),
             skipped: get(types::counter::COUNT_SKIPPED),
+            missed: self.missed(),
         }
+    }
+
+    fn missed(&self) -> u64 {
+        let missed = |program: libbpf_rs::Program| {
+            let mut info = sys::bpf_prog_info::default();
+            let mut size = size_of_val(&info) as u32;
+            let program = program.as_fd().as_raw_fd();
+            // SAFETY: the kernel fills in at most `size` bytes; kernels before 5.12 leave the count at 0.
+            let error = unsafe { sys::bpf_prog_get_info_by_fd(program, &raw mut info, &raw mut size) };
+            if error == 0 { info.recursion_misses } else { 0 }
+        };
+        let is_first =
+            |program: &libbpf_rs::Program| program.autoload() && !program.name().to_string_lossy().ends_with(SECOND);
+        let missed: u64 = self.skel.object().progs().filter(is_first).map(missed).sum();
+        missed.saturating_sub(self.counter(types::counter::COUNT_AGAIN))
     }
 
     /// What to copy of a connection from now on. Costs no system call.
@@ -327,6 +364,7 @@ fn choose_programs(open: &mut OpenSidetapSkel, path: CapturePath) {
     progs.socket_spliced.set_autoload(socket);
     progs.syscall_exit.set_autoload(!socket && !bounded);
     progs.syscall_exit_bounded.set_autoload(bounded);
+<<<<<<< HEAD
     let sleeping = has_sleeping_uprobes();
     for mut program in open.open_object_mut().progs_mut() {
         if program.section().to_string_lossy().starts_with("uprobe") {
@@ -335,6 +373,25 @@ fn choose_programs(open: &mut OpenSidetapSkel, path: CapturePath) {
             );
         }
     }
+=======
+    let twice = is_preemptible();
+    progs.socket_sent_again.set_autoload(socket && twice);
+    progs.socket_received_again.set_autoload(socket && twice);
+    progs.socket_spliced_again.set_autoload(socket && twice);
+    progs.syscall_exit_again.set_autoload(!socket && twice);
+}
+
+/// Whether tasks can lose the CPU in the midst of a program (bpf/compat.h).
+fn is_preemptible() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    version(&release).is_some_and(|version| version >= (7, 0))
+}
+
+/// `6.1.0-18-amd64` is (6, 1).
+pub fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+>>>>>>> 1de93b0 (Hold the CPU while a program runs, and run a second one where the first was left out)
 }
 
 /// bpf_loop() came with Linux 5.17.
