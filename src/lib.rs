@@ -34,6 +34,7 @@ pub mod names;
 pub mod url;
 
 pub mod plugin;
+pub mod redact;
 pub mod rules;
 
 pub mod sink;

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crate::plugin::http_metrics::HttpMetrics;
+
 /// A number that several threads add to.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
@@ -38,6 +40,8 @@ pub struct Stats {
     pub lost_identities: Count,
     /// Raw events that the recording could not take in time.
     pub lost_recording: Count,
+    /// What the plugin `http_metrics` counts.
+    pub http: HttpMetrics,
 }
 
 impl Stats {

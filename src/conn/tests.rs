@@ -115,6 +115,7 @@ impl Bench {
             match record {
                 Record::Exchange { exchange, .. } => self.exchanges.push(*exchange),
                 Record::Connection(event) => self.events.push(*event),
+                Record::Usage { .. } => {}
             }
         }
     }

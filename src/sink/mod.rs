@@ -16,7 +16,9 @@
 use std::io;
 
 use crate::exchange::{BodyEncoding, Format, Level, Record};
+use crate::redact::Redact;
 
+mod access;
 mod body;
 mod encode;
 mod incomplete;
@@ -52,6 +54,8 @@ struct Shape<'a> {
     encoding: BodyEncoding,
     /// Limit of a body whose content coding is undone, in bytes.
     max_body_bytes: usize,
+    /// What to mask in bodies.
+    redact: Option<&'a Redact>,
     tags: &'a [(String, String)],
 }
 
@@ -67,12 +71,19 @@ impl Formatter {
     pub fn append(&mut self, out: &mut Vec<u8>, record: &Record) {
         match record {
             Record::Exchange { level: Level::None, .. } => {}
-            Record::Exchange { exchange, level, format, encoding, max_body_bytes, tags } => {
-                let shape = Shape { level: *level, encoding: *encoding, max_body_bytes: *max_body_bytes, tags };
+            Record::Exchange { exchange, level, format, encoding, max_body_bytes, redact, tags } => {
+                let (max_body_bytes, redact) = (*max_body_bytes, redact.as_deref());
+                let shape = Shape { level: *level, encoding: *encoding, max_body_bytes, redact, tags };
                 match format {
                     Format::Json => json::append_exchange(out, &mut self.scratch, exchange, &shape),
                     Format::Text => text::append_exchange(out, exchange, &shape),
+                    Format::Console => access::append_console(out, exchange),
+                    Format::Common => access::append_common(out, exchange),
+                    Format::Combined => access::append_combined(out, exchange),
                 }
+            }
+            Record::Usage { exchange, headers, tags } => {
+                json::append_usage(out, &mut self.scratch, exchange, headers, tags);
             }
             Record::Connection(event) => json::append_connection(out, event),
         }

@@ -24,7 +24,7 @@ pub struct Stdout<W = io::Stdout> {
 }
 
 impl Stdout {
-    /// A sink on standard output for exchanges (`objects`), connection events (`events`), or both. What it is not for
+    /// A sink on standard output for exchanges (`objects`), events of connections and of use (`events`), or both. What it is not for
     /// it takes and drops.
     pub fn new(objects: bool, events: bool) -> Stdout {
         Stdout::on(io::stdout(), objects, events)
@@ -67,7 +67,7 @@ impl<W: Write + Send> Sink for Stdout<W> {
     fn wants(&self, record: &Record) -> bool {
         match record {
             Record::Exchange { .. } => self.objects,
-            Record::Connection(_) => self.events,
+            Record::Usage { .. } | Record::Connection(_) => self.events,
         }
     }
 
