@@ -23,13 +23,13 @@ use signal_hook::iterator::Signals;
 
 use crate::bpf::{self, CapturePath, Kernel, Role, Tap};
 use crate::cli::Run;
-use crate::config::{self, Settings, Store, TapDirection, Tapped};
+use crate::config::{self, OtelStore, Settings, Store, TapDirection, Tapped};
 use crate::identity::Identity;
 use crate::identity::runtime::{self, Sockets};
 use crate::pipeline::Pipeline;
 use crate::recording::Recorder;
 use crate::sink::queue::Outbox;
-use crate::sink::{Sink, Stdout};
+use crate::sink::{Otel, Sink, Stdout};
 use crate::stats::{Memory, Stats};
 use crate::worker;
 
@@ -59,11 +59,14 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let readers = kernel.readers()?;
     let workers = readers.len();
     let (closed, stdout_closed) = bounded(1);
-    let (outbox, sinks) = Outbox::start(sinks(&settings), memory.clone(), stats.clone(), &closed)?;
+    let (outbox, sinks) = Outbox::start(sinks(&settings, &stats)?, memory.clone(), stats.clone(), &closed)?;
     let clock = bpf::boot_to_wall();
     let recording = run.record.as_deref().map(|path| Recorder::create(path, clock, workers, stats.clone()));
     let recording = recording.transpose()?;
     let (recorder, recording) = recording.unzip();
+    if let Some(path) = &run.record {
+        log::warn!("{} will hold all traffic as it is: passwords, cookies, everything", path.display());
+    }
 
     let mut identity = Identity::new(stats.clone());
     // Early: what runs already is to have its name from the first transaction on.
@@ -216,14 +219,26 @@ fn tap(settings: &Settings, empty: bool) -> Tap {
 }
 
 /// One sink for all stores that write to the same place.
-pub(crate) fn sinks(settings: &Settings) -> Vec<(String, Box<dyn Sink>)> {
+pub(crate) fn sinks(settings: &Settings, stats: &Arc<Stats>) -> Result<Vec<(String, Box<dyn Sink>)>> {
     let objects = settings.object_stores.contains(&Store::Stdout);
     let events = settings.event_stores.contains(&Store::Stdout);
     let mut sinks: Vec<(String, Box<dyn Sink>)> = Vec::new();
     if objects || events {
         sinks.push(("stdout".into(), Box::new(Stdout::new(objects, events))));
     }
-    sinks
+    let mut collectors: Vec<&OtelStore> = Vec::new();
+    for store in settings.object_stores.iter().chain(&settings.event_stores) {
+        let Store::Otel(otel) = store else { continue };
+        if collectors.contains(&&**otel) {
+            continue;
+        }
+        collectors.push(otel);
+        let is_in = |stores: &[Store]| stores.contains(store);
+        let (objects, events) = (is_in(&settings.object_stores), is_in(&settings.event_stores));
+        let name = if collectors.len() == 1 { "otel".into() } else { format!("otel-{}", collectors.len()) };
+        sinks.push((name, Box::new(Otel::new(otel, objects, events, stats.clone())?)));
+    }
+    Ok(sinks)
 }
 
 /// Bytes for the buffer of one CPU.

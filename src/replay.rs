@@ -23,7 +23,7 @@ pub fn run(file: &Path, settings: Settings) -> Result<()> {
     let mut recording = Recording::open(file)?;
     let (stats, memory) = (Arc::new(Stats::default()), Arc::new(Memory::new(MEMORY)));
     let (closed, stdout_closed) = bounded(1);
-    let (mut outbox, sinks) = Outbox::start(agent::sinks(&settings), memory.clone(), stats.clone(), &closed)?;
+    let (mut outbox, sinks) = Outbox::start(agent::sinks(&settings, &stats)?, memory.clone(), stats.clone(), &closed)?;
     outbox.be_patient();
     let (workers, clock) = (recording.workers, recording.boot_to_wall);
     let pipeline = Pipeline::new(settings, Arc::new(NoControl), stats.clone(), memory, outbox, workers, clock)

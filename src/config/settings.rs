@@ -225,7 +225,7 @@ impl Store {
 
     /// Whether this build can write to it.
     pub fn is_available(&self) -> bool {
-        matches!(self, Store::Stdout | Store::Disabled)
+        matches!(self, Store::Stdout | Store::Otel(_) | Store::Disabled)
     }
 }
 

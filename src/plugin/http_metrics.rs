@@ -247,7 +247,9 @@ mod tests {
     #[test]
     fn durations_are_in_the_bucket_of_their_bound() {
         let histogram = Histogram::default();
-        [0.001, 0.005, 0.006, 3.0, 60.0].map(|seconds| histogram.add(seconds));
+        for seconds in [0.001, 0.005, 0.006, 3.0, 60.0] {
+            histogram.add(seconds);
+        }
         let cumulative = histogram.cumulative();
         assert_eq!((cumulative[0], cumulative[1]), ((0.005, 2), (0.01, 3)));
         assert_eq!((cumulative[10], cumulative[11], cumulative[13]), ((2.5, 3), (5.0, 4), (10.0, 4)));

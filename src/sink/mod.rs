@@ -23,12 +23,14 @@ mod body;
 mod encode;
 mod incomplete;
 mod json;
+pub mod otel;
 pub mod queue;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod stdout;
 mod text;
 
+pub use otel::Otel;
 pub use stdout::Stdout;
 
 /// Takes records and brings them to their place.
