@@ -71,6 +71,9 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let recording = recording.transpose()?;
     let (recorder, recording) = recording.unzip();
     let recorder = if run.record_secrets { recorder.map(Recorder::with_secrets) } else { recorder };
+    if let Some(path) = &run.record {
+        log::warn!("{} will hold all traffic as it is: passwords, cookies, everything", path.display());
+    }
 
     let mut identity = Identity::new(stats.clone());
     // Early: what runs already is to have its name from the first transaction on.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::proto::grpc::Messages;
 use crate::proto::{Head, Trailers};
+use crate::redact::Redact;
 use crate::tls::{Info, Uncovered};
 
 pub mod grpc;
@@ -305,6 +306,14 @@ pub enum Record {
         format: Format,
         encoding: BodyEncoding,
         max_body_bytes: usize,
+        /// What to mask in bodies; heads have been.
+        redact: Option<Arc<Redact>>,
+        tags: Arc<Vec<(String, String)>>,
+    },
+    /// What `report_usage` tells of an exchange, with values of these headers. It has no bodies.
+    Usage {
+        exchange: Box<Exchange>,
+        headers: Arc<[Box<str>]>,
         tags: Arc<Vec<(String, String)>>,
     },
     Connection(Box<ConnectionEvent>),
@@ -325,6 +334,12 @@ pub enum Format {
     #[default]
     Json,
     Text,
+    /// One line, for people.
+    Console,
+    /// The Common Log Format: one line, for tools that read logs of web servers.
+    Common,
+    /// The same with `Referer` and `User-Agent`: the Combined Log Format.
+    Combined,
 }
 
 /// How a body is written in JSON.

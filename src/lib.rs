@@ -37,6 +37,7 @@ pub mod names;
 pub mod url;
 
 pub mod plugin;
+pub mod redact;
 pub mod rules;
 
 pub mod sink;

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::plugin::http_metrics::HttpMetrics;
+
 /// A number that several threads add to.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
@@ -43,6 +45,8 @@ pub struct Stats {
     pub uncovered: Count,
     /// Raw events that the recording could not take in time.
     pub lost_recording: Count,
+    /// What the plugin `http_metrics` counts.
+    pub http: HttpMetrics,
     /// The same for each store by itself.
     stores: Mutex<Vec<Arc<StoreStats>>>,
 }

@@ -6,13 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-<<<<<<< HEAD
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, UprobeOpts};
-=======
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle};
->>>>>>> 1de93b0 (Hold the CPU while a program runs, and run a second one where the first was left out)
+use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, UprobeOpts};
 use libbpf_sys as sys;
 
 use super::event::{Owner, SocketInfo, copied};
@@ -364,7 +359,11 @@ fn choose_programs(open: &mut OpenSidetapSkel, path: CapturePath) {
     progs.socket_spliced.set_autoload(socket);
     progs.syscall_exit.set_autoload(!socket && !bounded);
     progs.syscall_exit_bounded.set_autoload(bounded);
-<<<<<<< HEAD
+    let twice = is_preemptible();
+    progs.socket_sent_again.set_autoload(socket && twice);
+    progs.socket_received_again.set_autoload(socket && twice);
+    progs.socket_spliced_again.set_autoload(socket && twice);
+    progs.syscall_exit_again.set_autoload(!socket && twice);
     let sleeping = has_sleeping_uprobes();
     for mut program in open.open_object_mut().progs_mut() {
         if program.section().to_string_lossy().starts_with("uprobe") {
@@ -373,12 +372,6 @@ fn choose_programs(open: &mut OpenSidetapSkel, path: CapturePath) {
             );
         }
     }
-=======
-    let twice = is_preemptible();
-    progs.socket_sent_again.set_autoload(socket && twice);
-    progs.socket_received_again.set_autoload(socket && twice);
-    progs.socket_spliced_again.set_autoload(socket && twice);
-    progs.syscall_exit_again.set_autoload(!socket && twice);
 }
 
 /// Whether tasks can lose the CPU in the midst of a program (bpf/compat.h).
@@ -391,7 +384,6 @@ fn is_preemptible() -> bool {
 pub fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
->>>>>>> 1de93b0 (Hold the CPU while a program runs, and run a second one where the first was left out)
 }
 
 /// bpf_loop() came with Linux 5.17.

@@ -15,11 +15,7 @@ mod skel {
 }
 
 pub use event::{Data, Event, Flow, Opened, Owner, ProcessInfo, Role, SocketInfo};
-<<<<<<< HEAD
-pub use kernel::{CapturePath, Counters, Function, Kernel, Probe, Tap};
-=======
-pub use kernel::{CapturePath, Counters, Kernel, Tap, version};
->>>>>>> 1de93b0 (Hold the CPU while a program runs, and run a second one where the first was left out)
+pub use kernel::{CapturePath, Counters, Function, Kernel, Probe, Tap, version};
 pub use orders::{Order, Verdict};
 pub use reader::Reader;
 pub use verifier::verify;

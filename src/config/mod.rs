@@ -7,6 +7,7 @@
 mod errors;
 mod filters;
 mod patterns;
+mod plugins;
 mod reader;
 mod sections;
 mod settings;

@@ -100,6 +100,11 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// The word that turns off what else has keys.
+    pub fn is_off(&self) -> bool {
+        matches!(&self.node.value, Value::Scalar(Scalar { text, quoted: false }) if text == "off" || text == "false")
+    }
+
     /// A number of bytes: `1048576`, or with a unit, `16KiB`, `1MiB`, `10MB`.
     pub fn size(&self) -> Option<u64> {
         const UNITS: [(&str, u64); 8] = [

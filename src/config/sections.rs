@@ -5,21 +5,12 @@
 use std::collections::HashSet;
 
 use super::filters::{ExeMatch, Filters, Group, Strategy};
+use super::plugins::stacks;
 use super::reader::{Item, Section};
-use super::settings::{EndpointRule, HttpCapture, Settings, Stack, Tag, TagSource, Tags, Tap, TapDirection};
+use super::settings::{EndpointRule, Settings, Stack, Store, Tag, TagSource, Tags, Tap, TapDirection};
 use super::stores::{Environment, event_stores, object_stores};
-use crate::exchange::{BodyEncoding, Format, Level};
-use crate::rules::{CompiledRule, Compiler};
+use crate::rules::Compiler;
 
-const LEVELS: [(&str, Level); 5] = [
-    ("none", Level::None),
-    ("summary", Level::Summary),
-    ("headers", Level::Headers),
-    ("full", Level::Full),
-    ("details", Level::Headers),
-];
-const FORMATS: [(&str, Format); 2] = [("json", Format::Json), ("text", Format::Text)];
-const BODY_ENCODINGS: [(&str, BodyEncoding); 2] = [("auto", BodyEncoding::Auto), ("base64", BodyEncoding::Base64)];
 const DIRECTIONS: [(&str, TapDirection); 5] = [
     ("all", TapDirection::All),
     ("ingress", TapDirection::Ingress),
@@ -42,16 +33,14 @@ const GROUPS: [(&str, Group); 6] = [
     ("container", Group::ContainerRuntimes),
 ];
 
-const DEFAULT_MAX_BODY_BYTES: u64 = 1 << 20;
-
 /// The whole file, or as much of it as can be read; what is wrong with it is in the items' list of problems.
 pub fn settings(root: &Item, env: Environment) -> Option<Settings> {
     let root = root.section(&["version", "services", "rulekit", "stacks", "tags", "tap", "filters"])?;
     version(&root);
     let mut warnings = Vec::new();
     let services = root.section("services", &["event_stores", "object_stores"]);
-    let event_stores = services.as_ref().map(|services| event_stores(services, env, &mut warnings));
-    let object_stores = services.as_ref().map(|services| object_stores(services, env, &mut warnings));
+    let event_stores = services.as_ref().map(|services| event_stores(services, env));
+    let object_stores = services.as_ref().map(|services| object_stores(services, env));
     let mut compiler = macros(&root);
     let stacks = stacks(&root, &mut compiler, &mut warnings);
     let tags = tags(&root, env, &mut warnings);
@@ -104,68 +93,6 @@ fn macros(root: &Section) -> Compiler {
         if error.column.is_some() { expr.error(error.to_string()) } else { name.error(error.to_string()) }
     }
     compiler
-}
-
-fn stacks(root: &Section, compiler: &mut Compiler, warnings: &mut Vec<String>) -> Vec<Stack> {
-    let mut stacks = Vec::new();
-    for (name, item) in root.get("stacks").map(|stacks| stacks.entries()).unwrap_or_default() {
-        if name == "none" {
-            item.error("a stack cannot be named \"none\": that stands for no stack");
-        }
-        let plugins = item.section(&["plugins"]).map(|stack| stack.list("plugins")).unwrap_or_default();
-        let capture = plugins.iter().filter_map(|plugin| http_capture(plugin, compiler, warnings)).collect();
-        stacks.push(Stack { name: name.to_string(), capture });
-    }
-    stacks
-}
-
-fn http_capture(item: &Item, compiler: &mut Compiler, warnings: &mut Vec<String>) -> Option<HttpCapture> {
-    const PLUGINS: [&str; 5] = ["http_capture", "access_logs", "http_metrics", "report_usage", "detect_errors"];
-    let plugin = item.section(&["type", "config"])?;
-    let choices: Vec<(&str, &str)> = PLUGINS.map(|name| (name, name)).to_vec();
-    let name_item = plugin.required("type", "; name a plugin, such as http_capture")?;
-    let name = name_item.choice(&choices)?;
-    if name != "http_capture" {
-        name_item.error(format!("the plugin {name} is not available in this build; remove it, or use http_capture"));
-        return None;
-    }
-    let path = format!("{}.config", plugin.path);
-    let mut capture = HttpCapture {
-        level: Level::None,
-        format: Format::Json,
-        rules: Vec::new(),
-        max_body_bytes: DEFAULT_MAX_BODY_BYTES,
-        body_encoding: BodyEncoding::Auto,
-    };
-    let keys = ["level", "format", "rules", "max_body_bytes", "body_encoding"];
-    if let Some(config) = plugin.section("config", &keys) {
-        capture.level = config.get("level").and_then(|item| item.choice(&LEVELS)).unwrap_or_default();
-        capture.format = config.get("format").and_then(|item| item.choice(&FORMATS)).unwrap_or_default();
-        capture.rules = config.list("rules").iter().filter_map(|item| rule(item, compiler)).collect();
-        let max_body_bytes = config.get("max_body_bytes").and_then(|item| item.size());
-        capture.max_body_bytes = max_body_bytes.unwrap_or(DEFAULT_MAX_BODY_BYTES);
-        let body_encoding = config.get("body_encoding").and_then(|item| item.choice(&BODY_ENCODINGS));
-        capture.body_encoding = body_encoding.unwrap_or_default();
-    }
-    if capture.level == Level::None && capture.rules.iter().all(|rule| rule.level == Level::None) {
-        warnings.push(format!("{path}: captures nothing: the level is none, and no rule has another"));
-    }
-    Some(capture)
-}
-
-fn rule(item: &Item, compiler: &mut Compiler) -> Option<CompiledRule> {
-    let rule = item.section(&["name", "expr", "level"])?;
-    let name = rule.get("name").map_or(Some(item.path.as_str()), |name| name.text());
-    let level =
-        rule.required("level", ", expected one of none, summary, headers, full").and_then(|l| l.choice(&LEVELS));
-    let expr = rule.required("expr", "; it says which transactions the rule is for")?;
-    match compiler.compile(expr.text()?) {
-        Ok(compiled) => Some(CompiledRule { name: name?.to_string(), level: level?, expr: compiled }),
-        Err(error) => {
-            expr.error(error.to_string());
-            None
-        }
-    }
 }
 
 fn tags(root: &Section, env: Environment, warnings: &mut Vec<String>) -> Tags {
@@ -297,6 +224,12 @@ fn warn_of_silence(settings: &mut Settings, http_is_there: bool) {
     if settings.object_stores.is_empty() {
         let message =
             "services.object_stores is empty, so no transaction is written; list a store there, such as stdout";
+        settings.warnings.push(message.to_string());
+    }
+    let has_events = settings.event_stores.iter().any(|store| *store != Store::Disabled);
+    if !has_events && settings.stacks.iter().any(|stack| !stack.usage.is_empty()) {
+        let message =
+            "services.event_stores is empty, so report_usage tells nobody; list a store there, such as stdout";
         settings.warnings.push(message.to_string());
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::filters::Filters;
 use crate::exchange::{BodyEncoding, ContainerFacts, Format, Level};
-use crate::rules::CompiledRule;
+use crate::redact::Redact;
+use crate::rules::{CompiledRule, Sample};
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -30,9 +31,11 @@ pub struct Settings {
 pub struct Stack {
     pub name: String,
     pub capture: Vec<HttpCapture>,
+    pub usage: Vec<ReportUsage>,
+    pub metrics: Option<MetricsSettings>,
 }
 
-/// The plugin `http_capture`: exchanges to the object stores.
+/// The plugin `http_capture`: exchanges to the object stores. So are `access_logs` and `detect_errors`, with other keys.
 #[derive(Debug, Clone)]
 pub struct HttpCapture {
     /// For exchanges of which no rule is true.
@@ -42,6 +45,26 @@ pub struct HttpCapture {
     /// For each direction; what is longer is cut.
     pub max_body_bytes: u64,
     pub body_encoding: BodyEncoding,
+    /// Of the exchanges that are not in it nothing is captured.
+    pub sample: Sample,
+    /// None: nothing is masked.
+    pub redact: Option<Arc<Redact>>,
+}
+
+/// The plugin `report_usage`: an event for each exchange to the event stores.
+#[derive(Debug, Clone)]
+pub struct ReportUsage {
+    /// Whose values are told.
+    pub headers: Arc<[Box<str>]>,
+    pub sample: Sample,
+    pub redact: Option<Arc<Redact>>,
+}
+
+/// The plugin `http_metrics`. How many hosts and backends are counted each by its name, 0 for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricsSettings {
+    pub max_hosts: usize,
+    pub max_backends: usize,
 }
 
 /// Another stack for one domain.
@@ -236,11 +259,6 @@ impl Store {
             Store::S3(_) => "s3",
             Store::Otel(_) => "otel",
         }
-    }
-
-    /// Whether this build can write to it.
-    pub fn is_available(&self) -> bool {
-        !matches!(self, Store::Otel(_))
     }
 }
 

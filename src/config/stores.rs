@@ -19,12 +19,12 @@ enum Type {
     Disabled,
 }
 
-pub fn event_stores(services: &Section, env: Environment, warnings: &mut Vec<String>) -> Vec<Store> {
+pub fn event_stores(services: &Section, env: Environment) -> Vec<Store> {
     let types = [("stdout", Type::Stdout), ("file", Type::File), ("otel", Type::Otel), ("disabled", Type::Disabled)];
-    stores(services.list("event_stores"), &types, env, warnings)
+    stores(services.list("event_stores"), &types, env)
 }
 
-pub fn object_stores(services: &Section, env: Environment, warnings: &mut Vec<String>) -> Vec<Store> {
+pub fn object_stores(services: &Section, env: Environment) -> Vec<Store> {
     let types = [
         ("stdout", Type::Stdout),
         ("file", Type::File),
@@ -32,17 +32,13 @@ pub fn object_stores(services: &Section, env: Environment, warnings: &mut Vec<St
         ("otel", Type::Otel),
         ("disabled", Type::Disabled),
     ];
-    stores(services.list("object_stores"), &types, env, warnings)
+    stores(services.list("object_stores"), &types, env)
 }
 
-fn stores(items: Vec<Item>, types: &[(&str, Type)], env: Environment, warnings: &mut Vec<String>) -> Vec<Store> {
+fn stores(items: Vec<Item>, types: &[(&str, Type)], env: Environment) -> Vec<Store> {
     let mut stores = Vec::new();
     for item in items {
         let Some(store) = store(&item, types, env) else { continue };
-        if !store.is_available() {
-            let (path, name) = (&item.path, store.name());
-            warnings.push(format!("{path}: {name} is not available in this build; nothing is written to it"));
-        }
         stores.push(store);
     }
     stores

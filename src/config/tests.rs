@@ -409,19 +409,90 @@ fn plugins_that_are_wrong() {
             "rules:\n  - expr: is_error()\n    level: full",
             "9:21: stacks.web.plugins[0].config.rules[0].expr: unknown macro `is_error()` at column 1 of the expression",
         ),
+        ("sample: 2", "8:19: stacks.web.plugins[0].config.sample: expected a share between 0 and 1, such as 0.01"),
+        ("redact: on", "8:19: stacks.web.plugins[0].config.redact: expected keys with values, found \"on\""),
+        (
+            "redact: {json: ['a..b']}",
+            "8:27: stacks.web.plugins[0].config.redact.json[0]: not a path to a value in JSON: write keys with dots between \
+             them, `*` for any key",
+        ),
+        (
+            "redact: {patterns: ['a|(']}",
+            "8:31: stacks.web.plugins[0].config.redact.patterns[0]: bad regular expression: unclosed group",
+        ),
+        (
+            "redact: {patterns: ['a*']}",
+            "8:31: stacks.web.plugins[0].config.redact.patterns[0]: matches nothing at all, and so everywhere",
+        ),
     ] {
         assert_eq!(refused(with_config(config)), format!("qtap.yaml:{message}"), "{config}");
     }
     let plugin = |name: &str| with_config("level: full").replace("http_capture", name);
     assert_eq!(
         refused(plugin("access_logs")),
-        "qtap.yaml:6:15: stacks.web.plugins[0].type: the plugin access_logs is not available in this build; remove it, or use http_capture"
+        "qtap.yaml:8:11: stacks.web.plugins[0].config.level: unknown key, expected one of mode, format, rules, sample, redact"
     );
     assert_eq!(
         refused(plugin("http_captur")),
         "qtap.yaml:6:15: stacks.web.plugins[0].type: unknown value \"http_captur\", expected one of http_capture, access_logs, \
          http_metrics, report_usage, detect_errors (did you mean \"http_capture\"?)"
     );
+}
+
+#[test]
+fn plugins_and_their_defaults() {
+    let stack = |plugins: &str| {
+        let settings = accepted(&format!(
+            "version: 2\nservices: {{event_stores: [{{type: stdout}}], object_stores: [{{type: stdout}}]}}\n\
+             stacks: {{web: {{plugins: {plugins}}}}}\ntap: {{http: {{stack: web}}}}\n"
+        ));
+        (settings.stacks[0].clone(), settings.warnings)
+    };
+    let (errors, warnings) = stack("[{type: detect_errors}]");
+    let level = |facts: &Known| decide(&errors.capture[0].rules, errors.capture[0].level, facts).level;
+    assert_eq!(level(&transaction("/", 200, 1.0)), Some(Level::None));
+    assert_eq!(level(&transaction("/", 404, 1.0)), Some(Level::Full));
+    let mut called = transaction("/", 200, 1.0);
+    called.0.push(("grpc.status", Fact::Int(5)));
+    assert_eq!((level(&called), &warnings[..]), (Some(Level::Full), &[][..]));
+
+    let (own, _) = stack("[{type: detect_errors, config: {level: headers, rules: [{expr: http.res.status == 404}]}}]");
+    let level = |status| decide(&own.capture[0].rules, Level::None, &transaction("/", status, 1.0)).level;
+    assert_eq!((level(404), level(500)), (Some(Level::Headers), Some(Level::None)));
+
+    let (log, _) = stack("[{type: access_logs}]");
+    assert_eq!((log.capture[0].level, log.capture[0].format), (Level::Summary, Format::Console));
+    let (log, warnings) = stack("[{type: access_logs, config: {mode: full, format: combined}}]");
+    assert_eq!((log.capture[0].level, log.capture[0].format), (Level::Summary, Format::Combined));
+    let warning = "stacks.web.plugins[0].config: a line has what a summary has; for more, use `format: json`";
+    assert_eq!(warnings, [warning]);
+    let (log, _) = stack("[{type: access_logs, config: {mode: details, format: json, redact: off}}]");
+    assert_eq!((log.capture[0].level, log.capture[0].redact.is_none()), (Level::Headers, true));
+
+    let (counted, _) =
+        stack("[{type: http_metrics, config: {max_hosts: 0}}, {type: report_usage, config: {headers: [X-A]}}]");
+    assert_eq!(counted.metrics, Some(MetricsSettings { max_hosts: 0, max_backends: 100 }));
+    assert_eq!((counted.usage.len(), &*counted.usage[0].headers[0]), (1, "X-A"));
+    assert!(counted.usage[0].redact.is_some(), "what is secret is masked wherever nothing is said");
+}
+
+/// What is drawn is the same for both rules: the larger sample has all that the smaller one has.
+#[test]
+fn a_rule_with_a_sample_is_true_for_a_share() {
+    struct Drawn(u64);
+    impl Facts for Drawn {
+        fn fact(&self, _: &Field) -> Fact<'_> {
+            Fact::Absent
+        }
+        fn lot(&self) -> u64 {
+            self.0
+        }
+    }
+    let rules = "level: none\nrules:\n  - {expr: true, level: full, sample: 0.25}\n  - {expr: true, level: summary, sample: 0.5}";
+    let settings = accepted(&with_config(rules));
+    let capture = &settings.stacks[0].capture[0];
+    let level = |share: f64| decide(&capture.rules, capture.level, &Drawn((share * u64::MAX as f64) as u64)).level;
+    assert_eq!([0.1, 0.3, 0.7].map(level), [Level::Full, Level::Summary, Level::None].map(Some));
 }
 
 #[test]

@@ -660,7 +660,8 @@ impl ConnHost<'_, '_> {
         }
         let (kept, weight, before) = (exchange.kept(), exchange.weight(), self.env.records.len());
         if let Some(stack) = self.stack(exchange.request.as_ref().map(|request| &request.head)) {
-            plugin::finish(stack, &self.env.settings.tags, exchange, &mut self.env.records);
+            let env = &mut *self.env;
+            plugin::finish(stack, &env.settings.tags, env.stats, exchange, &mut env.records);
         }
         if self.env.records.len() > before {
             self.env.memory.adjust(0, weight);

@@ -120,6 +120,7 @@ impl Bench {
                 Record::Exchange { exchange, .. } => self.exchanges.push(*exchange),
                 Record::Connection(event) => self.events.push(*event),
                 Record::Artifact(_) => unreachable!("these come from object stores"),
+                Record::Usage { .. } => {}
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod kernel;
 mod properties;
+mod secrets;
 
 use std::io;
 use std::mem::offset_of;

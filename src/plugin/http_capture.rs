@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use super::lot::lot;
 use crate::config::{HttpCapture, Tags};
 use crate::exchange::{
     Address, Connection, Container, ContainerFacts, Direction, Exchange, Level, Missing, Pod, Protocol, Record, Tls,
@@ -21,6 +22,9 @@ pub fn body_wanted(
     request: Option<&Head>,
     response: Option<&Head>,
 ) -> usize {
+    if !capture.sample.has(|| lot(connection, request)) {
+        return 0;
+    }
     let so_far = SoFar { request, response, ..SoFar::new(connection, tags) };
     match decide(&capture.rules, capture.level, &so_far).max {
         Level::Full => usize::try_from(capture.max_body_bytes).unwrap_or(usize::MAX),
@@ -29,7 +33,10 @@ pub fn body_wanted(
 }
 
 /// The record of a finished exchange; none where the level is `none`.
-pub fn record(capture: &HttpCapture, tags: &Tags, exchange: Box<Exchange>) -> Option<Record> {
+pub fn record(capture: &HttpCapture, tags: &Tags, mut exchange: Box<Exchange>) -> Option<Record> {
+    if !capture.sample.has(|| lot(&exchange.connection, exchange.request.as_ref().map(|request| &request.head))) {
+        return None;
+    }
     let finished = SoFar {
         request: exchange.request.as_ref().map(|request| &request.head),
         response: exchange.response.as_ref().map(|response| &response.head),
@@ -45,12 +52,16 @@ pub fn record(capture: &HttpCapture, tags: &Tags, exchange: Box<Exchange>) -> Op
         return None;
     }
     let tags = finished.tags().clone();
+    if let Some(redact) = &capture.redact {
+        redact.exchange(&mut exchange);
+    }
     Some(Record::Exchange {
         exchange,
         level,
         format: capture.format,
         encoding: capture.body_encoding,
         max_body_bytes: usize::try_from(capture.max_body_bytes).unwrap_or(usize::MAX),
+        redact: capture.redact.clone().filter(|redact| redact.is_for_bodies()),
         tags,
     })
 }
@@ -72,6 +83,10 @@ struct SoFar<'a> {
 }
 
 impl Facts for SoFar<'_> {
+    fn lot(&self) -> u64 {
+        lot(self.connection, self.request)
+    }
+
     fn fact(&self, field: &Field) -> Fact<'_> {
         match field {
             Field::Method => self.request_text(|head| Some(text(head.method()))),

@@ -17,6 +17,12 @@ use super::value::{Fact, Literal, non_zero, order};
 pub trait Facts {
     /// [`Fact::NotYet`] promises that the field may still become known; every other answer is final.
     fn fact(&self, field: &Field) -> Fact<'_>;
+
+    /// The exchange's lot, by which [`Sample`](super::Sample)s are drawn: evenly spread over all exchanges, and always
+    /// the same for one.
+    fn lot(&self) -> u64 {
+        0
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,7 @@ mod field;
 mod lexer;
 pub mod near;
 mod parser;
+mod sample;
 mod value;
 
 #[cfg(test)]
@@ -23,6 +24,7 @@ use crate::exchange::Level;
 pub use compile::Compiler;
 pub use expr::{Expr, Facts, Truth};
 pub use field::{Field, Peer, Stage};
+pub use sample::Sample;
 pub use value::Fact;
 
 /// What is wrong with an expression, and where.
@@ -51,12 +53,22 @@ impl fmt::Display for ExprError {
 
 impl std::error::Error for ExprError {}
 
-/// A rule: the level for exchanges of which its expression is true.
+/// A rule: the level for exchanges of which its expression is true, as far as they are in its sample.
 #[derive(Debug, Clone)]
 pub struct CompiledRule {
     pub name: String,
     pub level: Level,
     pub expr: Expr,
+    pub sample: Sample,
+}
+
+impl CompiledRule {
+    fn evaluate(&self, facts: &dyn Facts) -> Truth {
+        if !self.sample.has(|| facts.lot()) {
+            return Truth::False;
+        }
+        self.expr.evaluate(facts)
+    }
 }
 
 /// What a list of rules says about an exchange, as far as it is known.
@@ -71,7 +83,7 @@ pub struct Decision {
 /// The first rule that is true decides; `default` where none is. Learning more facts never changes a level that was
 /// given, and never raises `max`.
 pub fn decide(rules: &[CompiledRule], default: Level, facts: &dyn Facts) -> Decision {
-    let rules = rules.iter().map(|rule| (rule.level, rule.expr.evaluate(facts)));
+    let rules = rules.iter().map(|rule| (rule.level, rule.evaluate(facts)));
     let mut possible = None;
     for (level, truth) in rules.chain([(default, Truth::True)]) {
         if truth == Truth::False {

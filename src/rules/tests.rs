@@ -301,7 +301,7 @@ fn the_deepest_expression_can_be_evaluated() {
 }
 
 fn rule(source: &str, level: Level) -> CompiledRule {
-    CompiledRule { name: source.to_string(), level, expr: compile(source) }
+    CompiledRule { name: source.to_string(), level, expr: compile(source), sample: Sample::ALL }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::exchange::Message;
 use crate::proto::coding::Outcome;
 use crate::proto::{Head, coding, grpc};
+use crate::redact::Redact;
 
 /// A body to show, and what is not right about it.
 #[derive(Debug)]
@@ -20,8 +21,16 @@ pub(super) struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    /// The body as far as it was kept, at most `limit` bytes before and after undoing the coding.
-    pub(super) fn new(message: &'a Message, limit: usize) -> Shown<'a> {
+    /// The body as far as it was kept, at most `limit` bytes before and after undoing the coding, with what is to be
+    /// masked in it masked.
+    pub(super) fn new(message: &'a Message, limit: usize, redact: Option<&Redact>) -> Shown<'a> {
+        let shown = Shown::unmasked(message, limit);
+        let Some(redact) = redact.filter(|_| !shown.bytes.is_empty()) else { return shown };
+        let content_type = message.head.header("content-type").unwrap_or_default();
+        Shown { bytes: redact.body(content_type, shown.bytes), ..shown }
+    }
+
+    fn unmasked(message: &'a Message, limit: usize) -> Shown<'a> {
         let body = &message.body;
         let kept = &body.kept[..body.kept.len().min(limit)];
         let truncated = (kept.len() < body.kept.len()).then_some(limit as u64);

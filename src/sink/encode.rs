@@ -221,7 +221,7 @@ pub(super) fn rfc3339(nanos: Nanos) -> String {
 }
 
 /// RFC 3339, UTC, nine decimals.
-fn append_time(out: &mut Vec<u8>, nanos: Nanos) {
+pub(super) fn append_time(out: &mut Vec<u8>, nanos: Nanos) {
     let (seconds, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil_from_days(days);
@@ -238,7 +238,7 @@ fn append_time(out: &mut Vec<u8>, nanos: Nanos) {
 
 /// Year, month and day of a day since 1970-01-01. A year of 400 × 365.2425 days is taken to begin in March, so that
 /// the leap day is its last (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
+pub(super) fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

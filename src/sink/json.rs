@@ -24,15 +24,40 @@ pub(super) struct Scratch {
 
 /// Appends an exchange as a line.
 pub(super) fn append_exchange(out: &mut Vec<u8>, scratch: &mut Scratch, exchange: &Exchange, shape: &Shape) {
+    append(out, scratch, "http_transaction", exchange, shape, &[]);
+}
+
+/// Appends what is told of an exchange where its use is reported: a summary, and the values of these headers.
+pub(super) fn append_usage(
+    out: &mut Vec<u8>,
+    scratch: &mut Scratch,
+    exchange: &Exchange,
+    headers: &[Box<str>],
+    tags: &[(String, String)],
+) {
+    let (encoding, max_body_bytes) = (BodyEncoding::Auto, 0);
+    let shape = Shape { level: Level::Summary, encoding, max_body_bytes, redact: None, tags };
+    append(out, scratch, "usage", exchange, &shape, headers);
+}
+
+fn append(
+    out: &mut Vec<u8>,
+    scratch: &mut Scratch,
+    kind: &str,
+    exchange: &Exchange,
+    shape: &Shape,
+    promoted: &[Box<str>],
+) {
     let mut json = Json::new(out);
     json.open(b'{');
-    json.text("type", "http_transaction");
+    json.text("type", kind);
     metadata(&mut json, exchange, shape);
     let request = exchange.request.as_ref().map(|message| request(&mut json, scratch, exchange, message, shape));
     let response = exchange.response.as_ref().map(|message| response(&mut json, scratch, message, shape));
     if let Some(call) = Call::of(exchange) {
         grpc(&mut json, &call);
     }
+    append_promoted(&mut json, exchange, promoted);
     ends(&mut json, &exchange.connection);
     tls(&mut json, &exchange.connection);
     if exchange.started() > 0 {
@@ -44,6 +69,22 @@ pub(super) fn append_exchange(out: &mut Vec<u8>, scratch: &mut Scratch, exchange
     incomplete_names(&mut json, exchange, shape.level, request.unwrap_or_default(), response.unwrap_or_default());
     json.close(b'}');
     json.end_line();
+}
+
+/// The first value of each header: the request's, else the response's.
+fn append_promoted(json: &mut Json, exchange: &Exchange, names: &[Box<str>]) {
+    let messages = [&exchange.request, &exchange.response];
+    let value = |name: &str| messages.into_iter().flatten().find_map(|message| message.head.header(name));
+    let mut found = names.iter().filter_map(|name| Some((name, value(name)?))).peekable();
+    if found.peek().is_none() {
+        return;
+    }
+    json.object("headers");
+    for (name, value) in found {
+        json.foreign_key(name.as_bytes());
+        json.string(value);
+    }
+    json.close(b'}');
 }
 
 /// Appends a connection event as a line.
@@ -221,7 +262,7 @@ fn headers_and_body(json: &mut Json, groups: &mut Groups, message: &Message, sha
 }
 
 fn body(json: &mut Json, message: &Message, shape: &Shape, found: &mut Found) {
-    let shown = Shown::new(message, shape.max_body_bytes);
+    let shown = Shown::new(message, shape.max_body_bytes, shape.redact);
     found.body(&shown);
     if shown.bytes.is_empty() {
         return;

@@ -16,7 +16,9 @@
 use std::io;
 
 use crate::exchange::{BodyEncoding, Format, Level, Record};
+use crate::redact::Redact;
 
+mod access;
 mod body;
 mod compress;
 mod encode;
@@ -24,6 +26,7 @@ pub mod file;
 mod incomplete;
 mod json;
 mod lines;
+pub mod otel;
 mod put_aside;
 pub mod queue;
 pub mod s3;
@@ -35,6 +38,7 @@ pub mod stores;
 mod text;
 
 pub use file::File;
+pub use otel::Otel;
 pub use s3::S3;
 pub use stdout::Stdout;
 
@@ -66,6 +70,8 @@ struct Shape<'a> {
     encoding: BodyEncoding,
     /// Limit of a body whose content coding is undone, in bytes.
     max_body_bytes: usize,
+    /// What to mask in bodies.
+    redact: Option<&'a Redact>,
     tags: &'a [(String, String)],
 }
 
@@ -80,11 +86,17 @@ impl Formatter {
     /// Appends a whole record with its line ends. At level none that is nothing.
     pub fn append(&mut self, out: &mut Vec<u8>, record: &Record) {
         match record {
-            Record::Exchange { exchange, level, format: Format::Text, encoding, max_body_bytes, tags }
-                if *level > Level::None =>
+            Record::Exchange { exchange, level, format, encoding, max_body_bytes, redact, tags }
+                if *format != Format::Json && *level > Level::None =>
             {
-                let shape = Shape { level: *level, encoding: *encoding, max_body_bytes: *max_body_bytes, tags };
-                text::append_exchange(out, exchange, &shape);
+                let (max_body_bytes, redact) = (*max_body_bytes, redact.as_deref());
+                let shape = Shape { level: *level, encoding: *encoding, max_body_bytes, redact, tags };
+                match format {
+                    Format::Text => text::append_exchange(out, exchange, &shape),
+                    Format::Console => access::append_console(out, exchange),
+                    Format::Common => access::append_common(out, exchange),
+                    Format::Combined | Format::Json => access::append_combined(out, exchange),
+                }
             }
             _ => self.append_json(out, record),
         }
@@ -94,9 +106,13 @@ impl Formatter {
     pub fn append_json(&mut self, out: &mut Vec<u8>, record: &Record) {
         match record {
             Record::Exchange { level: Level::None, .. } => {}
-            Record::Exchange { exchange, level, encoding, max_body_bytes, tags, .. } => {
-                let shape = Shape { level: *level, encoding: *encoding, max_body_bytes: *max_body_bytes, tags };
+            Record::Exchange { exchange, level, encoding, max_body_bytes, redact, tags, .. } => {
+                let (max_body_bytes, redact) = (*max_body_bytes, redact.as_deref());
+                let shape = Shape { level: *level, encoding: *encoding, max_body_bytes, redact, tags };
                 json::append_exchange(out, &mut self.scratch, exchange, &shape);
+            }
+            Record::Usage { exchange, headers, tags } => {
+                json::append_usage(out, &mut self.scratch, exchange, headers, tags);
             }
             Record::Connection(event) => json::append_connection(out, event),
             Record::Artifact(artifact) => json::append_artifact(out, artifact),

@@ -172,6 +172,7 @@ impl Exchange {
             format,
             encoding: BodyEncoding::Auto,
             max_body_bytes: 1 << 20,
+            redact: None,
             tags: Arc::default(),
         }
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crossbeam_channel::Sender;
 
 use super::queue::{Destination, Outbox, SinkThreads, Takes};
-use super::{File, S3, Sink, Stdout};
+use super::{File, Otel, S3, Sink, Stdout};
 use crate::config::{Settings, Store};
 use crate::stats::{Memory, Stats};
 
@@ -31,8 +31,9 @@ pub fn start(
     let mut buckets = Vec::new();
     for Planned { name, takes, store } in planned {
         let sink: Box<dyn Sink> = match store {
-            Store::Disabled | Store::Otel(_) => continue,
+            Store::Disabled => continue,
             Store::Stdout => Box::new(Stdout::default()),
+            Store::Otel(otel) => Box::new(Otel::new(otel, stats.store(&name))?),
             Store::File(file) => Box::new(File::open(file)?),
             Store::S3(s3) => {
                 let others = buckets.iter().filter(|bucket| **bucket == s3.bucket).count();

@@ -41,7 +41,7 @@ fn shown<'a>(message: &'a Message, shape: &Shape, found: &mut Found) -> Option<S
     if shape.level < Level::Full {
         return None;
     }
-    let shown = Shown::new(message, shape.max_body_bytes);
+    let shown = Shown::new(message, shape.max_body_bytes, shape.redact);
     found.body(&shown);
     Some(shown)
 }
