@@ -26,6 +26,7 @@ pub mod worker;
 pub mod bpf;
 pub mod conn;
 pub mod proto;
+pub mod tls;
 
 pub mod digits;
 pub mod exchange;

@@ -1,0 +1,273 @@
+//! What a connection's handshake says of its keys, and the keys themselves once their secrets were seen.
+
+use ring::digest::{Context, digest};
+
+use super::Side;
+use super::cipher::Opener;
+use super::handshake::MESSAGE_HASH;
+use super::schedule::{derive, master, update};
+use super::secrets::{Bytes, LogLabel, Secrets};
+use super::suite::{Hash, Suite};
+
+/// What a side's records are sealed with, in the order of a connection's life (RFC 8446 section 2). TLS 1.2 knows
+/// `Application` only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Epoch {
+    Early,
+    Handshake,
+    Application,
+}
+
+/// The transcript of TLS 1.3 up to its ServerHello (RFC 8446 section 4.4.1).
+#[derive(Default)]
+pub(super) struct Hellos {
+    /// The only ClientHello, until its hash is known.
+    client: Vec<u8>,
+    /// Once the server has asked for another.
+    retried: Option<Context>,
+}
+
+impl Hellos {
+    pub(super) fn client(&mut self, message: &[u8]) {
+        match &mut self.retried {
+            Some(context) => context.update(message),
+            None => self.client = message.to_vec(),
+        }
+    }
+
+    pub(super) fn retry(&mut self, hash: Hash, message: &[u8]) {
+        let mut context = Context::new(hash.digest());
+        context.update(&[MESSAGE_HASH, 0, 0, hash.len() as u8]);
+        context.update(digest(hash.digest(), &self.client).as_ref());
+        context.update(message);
+        self.retried = Some(context);
+        self.client = Vec::new();
+    }
+
+    pub(super) fn is_retried(&self) -> bool {
+        self.retried.is_some()
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.client.capacity()
+    }
+}
+
+/// Of a connection whose suite is known.
+pub(super) enum Keys {
+    Tls12 { suite: Suite, client_random: [u8; 32], server_random: [u8; 32], encrypt_then_mac: bool, is_told: bool },
+    Tls13(Box<Schedule>),
+}
+
+impl Keys {
+    /// Of TLS 1.3, from its ServerHello on.
+    pub(super) fn of_13(suite: Suite, hellos: Hellos, client_random: [u8; 32], server_hello: &[u8]) -> Keys {
+        let algorithm = suite.hash.digest();
+        let early = digest(algorithm, &hellos.client).as_ref().to_vec();
+        let mut transcript = hellos.retried.unwrap_or_else(|| {
+            let mut context = Context::new(algorithm);
+            context.update(&hellos.client);
+            context
+        });
+        transcript.update(server_hello);
+        let hellos = transcript.clone().finish().as_ref().to_vec();
+        Keys::Tls13(Box::new(Schedule {
+            suite,
+            client_random,
+            early,
+            transcript: Some(transcript),
+            hellos,
+            finished: None,
+            handshake: Pair::default(),
+            master: None,
+            application: Pair::default(),
+        }))
+    }
+
+    /// What the next records of a side are opened with; none while the secret was not seen.
+    pub(super) fn opener(&mut self, side: Side, epoch: Epoch, secrets: &Secrets) -> Option<Opener> {
+        match self {
+            Keys::Tls12 { suite, client_random, server_random, encrypt_then_mac, is_told } => {
+                let master = secrets.master(client_random)?;
+                if !std::mem::replace(is_told, true) {
+                    secrets.tell(LogLabel::ClientRandom, client_random, &master);
+                }
+                Opener::of_master(*suite, &master, (client_random, server_random), *encrypt_then_mac, side)
+            }
+            Keys::Tls13(schedule) => {
+                let secret = match epoch {
+                    Epoch::Early => schedule.early(secrets),
+                    Epoch::Handshake => schedule.handshake(side, secrets),
+                    Epoch::Application => schedule.application(side, secrets),
+                }?;
+                Opener::of_traffic(schedule.suite, &secret)
+            }
+        }
+    }
+
+    /// What a side's records are opened with once it has updated its keys, which `update` says it has.
+    pub(super) fn updated(&self, side: Side) -> Option<Opener> {
+        let Keys::Tls13(schedule) = self else { return None };
+        let next = update(schedule.suite.hash, schedule.application.of(side).as_ref()?);
+        Opener::of_traffic(schedule.suite, &next)
+    }
+
+    pub(super) fn update(&mut self, side: Side) {
+        let Keys::Tls13(schedule) = self else { return };
+        if let Some(secret) = schedule.application.of_mut(side) {
+            *secret = update(schedule.suite.hash, secret);
+        }
+    }
+
+    pub(super) fn is_13(&self) -> bool {
+        matches!(self, Keys::Tls13(_))
+    }
+
+    /// A message of the server's, up to its Finished.
+    pub(super) fn message(&mut self, message: &[u8]) {
+        if let Keys::Tls13(schedule) = self
+            && let Some(transcript) = &mut schedule.transcript
+        {
+            transcript.update(message);
+        }
+    }
+
+    /// The server's Finished was the last message.
+    pub(super) fn finish(&mut self) {
+        if let Keys::Tls13(schedule) = self {
+            schedule.finished = schedule.transcript.take().map(|transcript| transcript.finish().as_ref().to_vec());
+        }
+    }
+
+    /// Hash(ClientHello..server Finished), once it is known.
+    #[cfg(test)]
+    pub(super) fn finished(&self) -> Option<Vec<u8>> {
+        match self {
+            Keys::Tls12 { .. } => None,
+            Keys::Tls13(schedule) => schedule.finished.clone(),
+        }
+    }
+
+    /// A message of the server's was not seen.
+    pub(super) fn lose_transcript(&mut self) {
+        if let Keys::Tls13(schedule) = self {
+            schedule.transcript = None;
+        }
+    }
+}
+
+/// A secret of each side, as far as known.
+#[derive(Default)]
+struct Pair {
+    client: Option<Bytes>,
+    server: Option<Bytes>,
+}
+
+impl Pair {
+    fn of(&self, side: Side) -> &Option<Bytes> {
+        match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
+        }
+    }
+
+    fn of_mut(&mut self, side: Side) -> &mut Option<Bytes> {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Server => &mut self.server,
+        }
+    }
+
+    fn set(&mut self, (client, server): (Bytes, Bytes)) {
+        (self.client, self.server) = (Some(client), Some(server));
+    }
+
+    /// Fills what is missing from what a library logged.
+    fn look_up(&mut self, labels: [LogLabel; 2], secrets: &Secrets, (random, hash): (&[u8; 32], Hash)) {
+        for (side, label) in [Side::Client, Side::Server].into_iter().zip(labels) {
+            let secret = self.of_mut(side);
+            if secret.is_none() {
+                *secret = secrets.logged(label, random).filter(|secret| secret.len() == hash.len());
+                if let Some(secret) = secret {
+                    secrets.tell(label, random, secret);
+                }
+            }
+        }
+    }
+}
+
+/// The secrets of TLS 1.3 (RFC 8446 section 7.1) and the hashes they are found by.
+pub(super) struct Schedule {
+    suite: Suite,
+    client_random: [u8; 32],
+    /// Hash(ClientHello).
+    early: Vec<u8>,
+    /// The messages so far, up to the server's Finished; none once one was not seen.
+    transcript: Option<Context>,
+    /// Hash(ClientHello..ServerHello).
+    hellos: Vec<u8>,
+    /// Hash(ClientHello..server Finished).
+    finished: Option<Vec<u8>>,
+    handshake: Pair,
+    master: Option<Bytes>,
+    application: Pair,
+}
+
+const HANDSHAKE: [LogLabel; 2] = [LogLabel::ClientHandshake, LogLabel::ServerHandshake];
+const APPLICATION: [LogLabel; 2] = [LogLabel::ClientApplication, LogLabel::ServerApplication];
+
+impl Schedule {
+    fn early(&self, secrets: &Secrets) -> Option<Bytes> {
+        let hash = self.suite.hash;
+        let traffic = secrets.early(&self.early).map(|early| derive(hash, &early, "c e traffic", &self.early));
+        let traffic = traffic.or_else(|| secrets.logged(LogLabel::ClientEarly, &self.client_random))?;
+        secrets.tell(LogLabel::ClientEarly, &self.client_random, &traffic);
+        Some(traffic)
+    }
+
+    fn handshake(&mut self, side: Side, secrets: &Secrets) -> Option<Bytes> {
+        let hash = self.suite.hash;
+        if self.handshake.of(side).is_none() {
+            if let Some(secret) = secrets.handshake(&self.hellos) {
+                let [client, server] =
+                    ["c hs traffic", "s hs traffic"].map(|label| derive(hash, &secret, label, &self.hellos));
+                self.tell(HANDSHAKE, (&client, &server), secrets);
+                self.handshake.set((client, server));
+                self.master = Some(master(hash, &secret));
+            } else {
+                self.handshake.look_up(HANDSHAKE, secrets, (&self.client_random, hash));
+            }
+        }
+        self.handshake.of(side).clone()
+    }
+
+    fn application(&mut self, side: Side, secrets: &Secrets) -> Option<Bytes> {
+        let hash = self.suite.hash;
+        if self.application.of(side).is_none() {
+            // Where the server's messages were lost, the master secret may still come to be known here.
+            self.handshake(side, secrets);
+            let finished = match (&self.finished, &self.master, &self.transcript) {
+                (Some(finished), ..) => Some(Bytes::new(finished.clone())),
+                // Not yet finished, but nothing is missing.
+                (None, _, Some(_)) => return None,
+                (None, Some(master), None) => secrets.transcript(master).filter(|found| found.len() == hash.len()),
+                (None, None, None) => None,
+            };
+            if let (Some(master), Some(finished)) = (&self.master, finished) {
+                let [client, server] =
+                    ["c ap traffic", "s ap traffic"].map(|label| derive(hash, master, label, &finished));
+                self.tell(APPLICATION, (&client, &server), secrets);
+                self.application.set((client, server));
+                self.master = None;
+            } else {
+                self.application.look_up(APPLICATION, secrets, (&self.client_random, hash));
+            }
+        }
+        self.application.of(side).clone()
+    }
+
+    fn tell(&self, labels: [LogLabel; 2], (client, server): (&Bytes, &Bytes), secrets: &Secrets) {
+        secrets.tell(labels[0], &self.client_random, client);
+        secrets.tell(labels[1], &self.client_random, server);
+    }
+}
