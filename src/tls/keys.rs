@@ -139,6 +139,15 @@ impl Keys {
         }
     }
 
+    /// Hash(ClientHello..server Finished), once it is known.
+    #[cfg(test)]
+    pub(super) fn finished(&self) -> Option<Vec<u8>> {
+        match self {
+            Keys::Tls12 { .. } => None,
+            Keys::Tls13(schedule) => schedule.finished.clone(),
+        }
+    }
+
     /// A message of the server's was not seen.
     pub(super) fn lose_transcript(&mut self) {
         if let Keys::Tls13(schedule) = self {

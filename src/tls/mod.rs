@@ -54,3 +54,6 @@ pub enum Piece<'a> {
 
 /// Where plaintext goes.
 pub type Out<'a> = dyn FnMut(Side, Piece) + 'a;
+
+#[cfg(test)]
+mod tests;

@@ -78,7 +78,7 @@ impl Gap {
 }
 
 /// What a search came to.
-#[allow(clippy::large_enum_variant)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, and moved at once")]
 pub(super) enum Found {
     /// A record begins `at` there, which `opener` opens. `unseen` bytes of data are missing before it.
     Record { phase: Phase, opener: Opener, at: usize, unseen: u64, is_updated: bool },
@@ -103,7 +103,10 @@ impl Session {
     pub(super) fn find(&mut self, side: Side, gap: &Gap, secrets: &Secrets) -> Found {
         let is_13 = self.keys.as_ref().is_some_and(|keys| keys.is_13());
         for at in gap.at..gap.bytes.len() {
-            let Some(&bytes) = gap.bytes[at..].first_chunk() else { return at_end(gap, at) };
+            if at > SCAN_MOST {
+                return Found::Never;
+            }
+            let Some(&bytes) = gap.bytes[at..].first_chunk() else { return Found::Nothing { at } };
             let head = Head(bytes);
             let is_like = head.is_possible() && head.0[2] == 3 && (head.kind() == DATA || !is_13);
             if !is_like {
@@ -128,7 +131,7 @@ impl Session {
                 return Found::Secret { at };
             }
         }
-        at_end(gap, gap.bytes.len())
+        Found::Nothing { at: gap.bytes.len() }
     }
 
     /// What a record behind so many lost bytes may be sealed with, and whether these are all such keys.
@@ -209,8 +212,4 @@ enum Number {
     None,
     /// There may be one, but looking for it costs too much.
     TooDear,
-}
-
-fn at_end(gap: &Gap, at: usize) -> Found {
-    if gap.bytes.len() > SCAN_MOST { Found::Never } else { Found::Nothing { at } }
 }

@@ -75,8 +75,8 @@ mod tests {
     /// RFC 8448 section 3.
     #[test]
     fn secrets_follow_on_the_handshake_secret() {
-        let handshake = hex("1dc826e90606aa6fdc0aadc12f741b01046aa6b99f691ed221a9f0ca043fbeac");
-        let hellos = hex("860c06edc07858ee8e78f0e7428c58edd6b43f2ca3e6e95f02f063cf0e1cad8a");
+        let handshake = hex("1dc826e93606aa6fdc0aadc12f741b01046aa6b99f691ed221a9f0ca043fbeac");
+        let hellos = hex("860c06edc07858ee8e78f0e7428c58edd6b43f2ca3e6e95f02ed063cf0e1cad8");
         let finished = hex("9608102a0f1ccc6db6250b7b7e417b1a000eaada3daae4777a7686c9ff83df13");
         let derived =
             |secret: &[u8], label, transcript: &[u8]| derive(Hash::Sha256, secret, label, transcript).to_vec();

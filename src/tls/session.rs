@@ -259,7 +259,12 @@ impl Session {
     }
 
     fn is_over(&self) -> bool {
-        !matches!(self.state, State::Handshake | State::Open | State::Lost)
+        match self.state {
+            State::Handshake | State::Open => false,
+            // One direction may still be opened.
+            State::Lost => self.keys.is_none(),
+            _ => true,
+        }
     }
 
     /// Lets a direction go on where one has brought what the other waits for.
@@ -725,9 +730,6 @@ impl Session {
         let queue = std::mem::take(&mut half.queue);
         *half = Half { is_lost: true, queue, phase: half.phase, ..Half::new() };
         (io.out)(side, Piece::Unseen { len: len.max(1), time, why });
-        if self.client.is_lost && self.server.is_lost {
-            self.keys = None;
-        }
         self.has_news = true;
     }
 

@@ -1,3 +1,3 @@
 //! What the targets share.
 
-pub use sidetap::proto;
+pub use sidetap::{conn, proto, tls};
