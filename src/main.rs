@@ -88,6 +88,8 @@ fn init_log(log: &Log) {
     builder
         .filter_level(level.min(log::LevelFilter::Warn))
         .filter_module("sidetap", level)
+        // Says at each try what the store says once.
+        .filter_module("rustls_platform_verifier", log::LevelFilter::Off)
         .target(env_logger::Target::Stderr)
         .format_target(false);
     if log.log_encoding == LogEncoding::Json {
