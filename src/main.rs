@@ -84,7 +84,14 @@ fn init_log(log: &Log) {
         LogLevel::Trace => log::LevelFilter::Trace,
     };
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(level).target(env_logger::Target::Stderr).format_target(false);
+    // Of the libraries only what goes wrong: more would hold headers of requests, and with them tokens.
+    builder
+        .filter_level(level.min(log::LevelFilter::Warn))
+        .filter_module("sidetap", level)
+        // Says at each try what the store says once.
+        .filter_module("rustls_platform_verifier", log::LevelFilter::Off)
+        .target(env_logger::Target::Stderr)
+        .format_target(false);
     if log.log_encoding == LogEncoding::Json {
         builder.format(|out, record| {
             let line = serde_json::json!({

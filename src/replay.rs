@@ -60,5 +60,8 @@ pub fn run(file: &Path, settings: Settings) -> Result<()> {
     if !late.is_empty() {
         bail!("not everything was taken: {} did not end in time", late.join(", "));
     }
+    if let Some(store) = stats.stores().iter().find(|store| store.lost() > 0) {
+        bail!("{} records were lost for the {} store", store.lost(), store.name);
+    }
     Ok(())
 }

@@ -118,7 +118,11 @@ fn s3(item: &Item, env: Environment) -> Option<Store> {
     let text = |key: &str| section.get(key).and_then(|item| item.text());
     let flag = |key: &str| section.get(key).and_then(|item| item.boolean());
     let endpoint = section.get("endpoint").map_or(Some("s3.amazonaws.com"), |item| endpoint(&item));
-    let bucket = section.required("bucket", "; name the bucket to write to")?.text()?;
+    let bucket_item = section.required("bucket", "; name the bucket to write to")?;
+    let bucket = bucket_item.text()?;
+    if bucket.contains('/') {
+        bucket_item.error("a bucket's name has no slash; what stands before the names of objects is `prefix`");
+    }
     let prefix = text("prefix").unwrap_or_default().trim_matches('/');
     let batch_section = section.section("batch", &["max_bytes", "max_age", "compression"]);
     let mode = mode(&section, batch_section.as_ref());

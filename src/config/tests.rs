@@ -520,6 +520,10 @@ fn stores_that_are_wrong() {
             "4:7: services.object_stores[0]: \"type\" is missing, expected one of stdout, file, s3, otel, disabled",
         ),
         ("{type: s3}", "4:7: services.object_stores[0]: \"bucket\" is missing; name the bucket to write to"),
+        (
+            "{type: s3, bucket: a/b}",
+            "4:26: services.object_stores[0].bucket: a bucket's name has no slash; what stands before the names of objects is `prefix`",
+        ),
         ("{type: s3, bucket: ''}", "4:26: services.object_stores[0].bucket: is empty"),
         (
             "{type: s3, bucket: b, access_key: {type: text, value: x}}",

@@ -111,7 +111,8 @@ impl Spool {
         open.lines.append(lines)?;
         open.records += records;
         open.crc.update(lines);
-        if open.lines.len() >= self.bounds.segment_bytes {
+        // By age, too: during an outage the one who sends has no time to look.
+        if open.lines.len() >= self.bounds.segment_bytes || open.began.elapsed() >= self.bounds.segment_age {
             self.close_in(&mut state)?;
             is_news = true;
         }
@@ -421,6 +422,16 @@ mod tests {
         spool.put(&line(3), 1).unwrap();
         spool.close_if_older(Duration::ZERO).unwrap();
         assert_eq!(drain(&spool), lines(0..4));
+    }
+
+    #[test]
+    fn what_is_old_enough_is_closed_though_nobody_sends() {
+        let folder = Folder::new("spool-age");
+        let spool = open(&folder).unwrap();
+        spool.put(&line(0), 1).unwrap();
+        spool.state().open.as_mut().unwrap().began -= BOUNDS.segment_age;
+        assert!(spool.put(b"{}\n", 1).unwrap());
+        assert_eq!(spool.take().map(|segment| segment.records), Some(2));
     }
 
     #[test]

@@ -57,7 +57,12 @@ pub(super) fn connect(store: &S3Store, timeout: Duration) -> Result<AmazonS3> {
         // What is tried again, and when, is up to the sender.
         .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
     let builder = credentials(builder, store, &|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-    builder.build().with_context(|| format!("the settings of the bucket {} do not fit together", store.bucket))
+    builder.build().with_context(|| match store.insecure {
+        true => "no connection can be prepared".to_owned(),
+        false => {
+            "no connection can be prepared (https needs certificates, in /etc/ssl/certs or in `ca_file`)".to_owned()
+        }
+    })
 }
 
 /// The URL that keys are added to, or, in path style, bucket and key.

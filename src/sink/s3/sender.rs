@@ -164,10 +164,10 @@ impl Bucket {
             let is_end = *signal.borrow();
             tokio::select! {
                 () = sleep(with_jitter(wait)) => {}
-                // Once more at once, then patiently again.
-                _ = signal.wait_for(|end| *end), if !is_end => wait = self.pace.first_wait / 2,
+                // Once more at once, then as often as may be: there is little time.
+                _ = signal.wait_for(|end| *end), if !is_end => {}
             }
-            wait = (wait * 2).min(self.pace.longest_wait);
+            wait = if *signal.borrow() { self.pace.first_wait } else { (wait * 2).min(self.pace.longest_wait) };
         }
         self.succeeded();
         if let Some(url) = names::url(&self.store, &object.key, &object.digest) {

@@ -33,11 +33,11 @@ def fetch(endpoint, bucket, folder):
 def query(folder):
     import duckdb
 
-    row = duckdb.sql(
+    rows = duckdb.sql(
         "SELECT count(*), max(response.status), count(DISTINCT dt), count(DISTINCT host)"
-        f" FROM read_ndjson('{folder}/dt=*/hour=*/host=*/*.ndjson.*', hive_partitioning = true, union_by_name = true)"
-    ).fetchone()
-    print(*row)
+        f" FROM read_ndjson('{folder}/dt=*/hour=*/host=*/*.ndjson.*', hive_partitioning = true, union_by_name = true, maximum_depth = 2)"
+    ).fetchall()
+    print(*rows[0])
 
 
 match sys.argv[1:]:
