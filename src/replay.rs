@@ -54,7 +54,7 @@ pub fn run(file: &Path, settings: Settings) -> Result<()> {
     drop(pipeline);
     let late = sinks.join(std::time::Duration::from_secs(60));
     if !late.is_empty() {
-        bail!("stdout did not take everything");
+        bail!("{} did not take everything", late.join(", "));
     }
     Ok(())
 }
