@@ -1,7 +1,7 @@
 //! The thread that looks into files and attaches.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -137,7 +137,9 @@ impl Probes {
     fn take(&mut self, told: Told) {
         match told {
             Told::Executed { pid, mount_namespace } => {
-                self.look_at(&PathBuf::from(format!("/proc/{pid}/exe")), None);
+                let exe = PathBuf::from(format!("/proc/{pid}/exe"));
+                let name = fs::read_link(&exe).map(|name| name.display().to_string());
+                self.look_at(&exe, name.ok().as_deref());
                 self.look_at_root(pid, mount_namespace);
                 self.look_later(pid);
             }
@@ -184,27 +186,37 @@ impl Probes {
             self.mapped_since = Instant::now();
         }
         for mapping in places::mappings(pid) {
-            if self.mapped.insert((mapping.device, mapping.inode)) {
-                self.look_at(&mapping.file, Some(&mapping.name));
+            let key = (mapping.device, mapping.inode);
+            // Where the process has ended before its file could be opened, the next one's may be.
+            if !self.mapped.contains(&key) && self.look_at(&mapping.file, Some(&mapping.name)) {
+                self.mapped.insert(key);
             }
         }
     }
 
     /// Attaches to the functions of a file, once. `name`: what to call it, where its path is none that a user knows.
-    fn look_at(&mut self, path: &Path, name: Option<&str>) {
-        let Some((file, id)) = places::open(path) else { return };
-        if self.attached.contains(&id) || self.others.contains(&id) {
-            return;
+    /// Answers whether the file could be looked at.
+    fn look_at(&mut self, path: &Path, name: Option<&str>) -> bool {
+        let Some((file, id)) = places::open(path) else { return false };
+        if !self.attached.contains(&id) && !self.others.contains(&id) {
+            self.look_into(&file, id, || name.map_or_else(|| path.display().to_string(), str::to_owned));
         }
-        let name = || name.map_or_else(|| path.display().to_string(), str::to_owned);
-        let functions = match elf::functions(&file) {
+        true
+    }
+
+    fn look_into(&mut self, file: &File, id: FileId, name: impl Fn() -> String) {
+        let functions = match elf::functions(file) {
             Ok(functions) => functions,
             Err(error) => {
                 log::debug!("cannot look for TLS functions in {}: {error}", name());
                 Vec::new()
             }
         };
-        if functions.is_empty() {
+        let is_full = self.probes.len() + functions.len() > MAX_PROBES;
+        if is_full {
+            self.say_full(&name());
+        }
+        if functions.is_empty() || is_full {
             if self.others.len() >= MAX_FILES {
                 self.others.clear();
             }
@@ -213,9 +225,6 @@ impl Probes {
         }
         self.attached.insert(id);
         for (function, offset) in functions {
-            if self.probes.len() >= MAX_PROBES {
-                return self.say_full(&name());
-            }
             // The file that was looked into, whatever its path leads to by now.
             let through = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
             match self.kernel.attach_to(function, &through, offset) {
