@@ -3,6 +3,7 @@
 //! | thread | owns | is stopped by |
 //! |---|---|---|
 //! | main | signals, reloading, the order of things | SIGINT, SIGTERM, a closed stdout |
+//! | admin | the admin listener | the main thread, by letting go of it |
 //! | worker, one a CPU | that CPU's event buffer | the stop flag; reads once more after it |
 //! | identity | files about processes; which names hold where | the stop flag |
 //! | probes | files that TLS libraries are in | nothing: a file may keep it waiting; ends with the process |
@@ -13,28 +14,33 @@
 //! | signals | nothing: passes them on | the end of the process |
 //! | recording, with `--record` | the file | the last recorder |
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use crossbeam_channel::{Receiver, bounded, select};
+use crossbeam_channel::{Receiver, bounded, never, select, tick};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::admin::{self, ReloadRequest, Server, Sources};
 use crate::bpf::{self, CapturePath, Kernel, Role, Tap};
 use crate::cli::Run;
-use crate::config::{self, Settings, TapDirection, Tapped};
+use crate::config::{Settings, TapDirection, Tapped};
 use crate::identity::Identity;
 use crate::identity::runtime::{self, Sockets};
 use crate::pipeline::Pipeline;
+use crate::privileges;
 use crate::probes::Probes;
 use crate::recording::Recorder;
 use crate::sink::stores;
 use crate::stats::{Memory, Stats};
 use crate::worker;
+
+mod reload;
+
+use reload::{Reloader, Watch};
 
 /// How long the sinks may take to write what they have been given when the agent ends.
 const LAST_WRITES: Duration = Duration::from_secs(10);
@@ -49,12 +55,18 @@ const FIRST_WORDS: Duration = Duration::from_secs(2);
 const TRIM_EVERY: Duration = Duration::from_secs(2);
 const TRIM_ABOVE: usize = 48 << 20;
 
+/// How often it is looked whether the configuration file is another, with `--watch`.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
 /// All buffers together; more CPUs have smaller ones.
 const BUFFERS_MAX: usize = 256 << 20;
 
 /// Captures until told to stop.
 pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let signals = listen_to_signals()?;
+    let (ask_for_reload, reloads) = bounded(4);
+    let state = admin::State::new(ask_for_reload);
+    let server = Server::start(run.listen.http_listen.clone(), state.clone())?;
     let path = run.capture_path.map_or_else(CapturePath::detect, Ok)?;
     let tap_now = tap(&settings, run.empty_probes);
     // Nothing is captured before all programs are attached: half a connection would be worse than none.
@@ -63,9 +75,19 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let stats = Arc::new(Stats::default());
     let memory = Arc::new(Memory::new((run.memory_limit as usize) << 20));
     let readers = kernel.readers()?;
+    let fills = readers.iter().map(bpf::Reader::fill).collect::<Result<_>>()?;
     let workers = readers.len();
+    kernel.attach()?;
+    let kernel = Arc::new(kernel);
+    let mut probes = Probes::new(kernel.clone(), stats.clone());
+    let watch = probes.watch();
+    probes.scan();
+    probes.start()?;
+    // Before all threads but those that do so by themselves.
+    privileges::reduce_or_warn(privileges::AGENT);
+
     let (closed, stdout_closed) = bounded(1);
-    let (outbox, sinks) = stores::start(&settings, memory.clone(), stats.clone(), &closed, LAST_SENDS)?;
+    let (outbox, mut sinks) = stores::start(&settings, memory.clone(), stats.clone(), &closed, LAST_SENDS)?;
     let clock = bpf::boot_to_wall();
     let recording = run.record.as_deref().map(|path| Recorder::create(path, clock, workers, stats.clone()));
     let recording = recording.transpose()?;
@@ -79,15 +101,11 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     // Early: what runs already is to have its name from the first transaction on.
     let runtimes = runtime::watch(&sockets(run), identity.containers())?;
 
-    kernel.attach()?;
-    let kernel = Arc::new(kernel);
     let pipeline = Pipeline::new(settings, kernel.clone(), stats.clone(), memory, outbox, workers, clock)
         .with_processes(identity.processes())
         .with_ids_after(first_id());
-    let mut probes = Probes::new(kernel.clone(), stats.clone());
-    let pipeline = Arc::new(pipeline.with_watch(probes.watch()));
+    let pipeline = Arc::new(pipeline.with_watch(watch));
     identity.scan();
-    probes.scan();
     runtimes.wait_for_first_words(FIRST_WORDS);
     identity.name_networks();
     judge_running(&pipeline, &kernel);
@@ -95,19 +113,25 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
 
     let stop = Arc::new(AtomicBool::new(false));
     let mut threads = vec![identity.start(stop.clone())?];
-    probes.start()?;
     for (index, reader) in readers.into_iter().enumerate() {
         let (pipeline, stop, recorder) = (pipeline.clone(), stop.clone(), recorder.clone());
         let thread = thread::Builder::new().name(format!("worker {}", reader.cpu));
-        let work = move || worker::run(index, workers, reader, &pipeline, recorder, &stop);
+        let watch = state.watch_worker();
+        let work = move || {
+            let _watch = watch;
+            worker::run(index, workers, reader, &pipeline, recorder, &stop);
+        };
         threads.push(thread.spawn(work).context("cannot start a worker")?);
     }
     drop(recorder);
     log::info!("capturing ({} path, {workers} CPUs)", path.name());
 
-    wait(&signals, &stdout_closed, run, &pipeline, &kernel);
+    state.capturing(Sources { pipeline: pipeline.clone(), kernel: kernel.clone(), fills });
+    let reloader = Reloader { run, pipeline: &pipeline, kernel: &kernel, sinks: &mut sinks, closed: &closed };
+    wait(&signals, &stdout_closed, &reloads, reloader);
 
     log::info!("stopping");
+    state.stopping();
     stop.store(true, Ordering::Release);
     for thread in threads {
         if thread.join().is_err() {
@@ -118,7 +142,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     pipeline.pass(u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
     let counters = kernel.counters();
     // With the pipeline goes the outbox, and with it the sinks' queues end.
-    drop(pipeline);
+    drop((server, state, pipeline));
     for name in sinks.join(LAST_WRITES) {
         log::error!("the {name} store did not take its last records within {} s", LAST_WRITES.as_secs());
     }
@@ -143,53 +167,43 @@ fn sockets(run: &Run) -> Sockets {
     })
 }
 
-/// Until the agent is to stop: reloads on SIGHUP.
-fn wait(signals: &Receiver<i32>, stdout_closed: &Receiver<()>, run: &Run, pipeline: &Pipeline, kernel: &Kernel) {
+/// Until the agent is to stop: reloads on SIGHUP, when asked to, and with `--watch` when the file is another.
+fn wait(
+    signals: &Receiver<i32>,
+    stdout_closed: &Receiver<()>,
+    requests: &Receiver<ReloadRequest>,
+    mut reloader: Reloader,
+) {
+    let mut watch = reloader.run.config.as_deref().filter(|_| reloader.run.watch).map(Watch::new);
+    let looks = if watch.is_some() { tick(WATCH_EVERY) } else { never() };
+    let trims = tick(TRIM_EVERY);
+    let memory = reloader.pipeline.memory.clone();
     loop {
         select! {
             recv(signals) -> signal => match signal {
-                Ok(SIGHUP) => reload(run.config.as_deref(), run.empty_probes, pipeline, kernel),
+                Ok(SIGHUP) => _ = reloader.reload(),
                 _ => return,
             },
+            recv(requests) -> request => {
+                let reloaded = reloader.reload();
+                // Whoever asked may have gone.
+                _ = request.map(|request| request.answer.send(reloaded));
+            }
+            recv(looks) -> _ => {
+                if watch.as_mut().is_some_and(Watch::has_changed) {
+                    _ = reloader.reload();
+                }
+            }
             recv(stdout_closed) -> _ => {
                 log::error!("stdout is closed: nobody reads what is captured");
                 return;
             }
-            default(TRIM_EVERY) => {
+            recv(trims) -> _ => {
                 // Only after a time with large bodies: giving back costs, and costs again when it is needed anew.
-                if resident() > TRIM_ABOVE + pipeline.memory.held() {
+                if resident() > TRIM_ABOVE + memory.held() {
                     bpf::give_back_memory();
                 }
             }
-        }
-    }
-}
-
-/// A bad file leaves everything as it is.
-fn reload(config: Option<&Path>, empty: bool, pipeline: &Pipeline, kernel: &Kernel) {
-    let Some(path) = config else {
-        log::warn!("there is no configuration file to reload: the agent was started without one");
-        return;
-    };
-    match config::load(path) {
-        Ok(settings) => {
-            for warning in &settings.warnings {
-                log::warn!("{warning}");
-            }
-            let old = pipeline.settings.read().expect("no thread panics with the settings locked").clone();
-            if (&old.event_stores, &old.object_stores) != (&settings.event_stores, &settings.object_stores) {
-                log::warn!("changed stores take effect at the next start");
-            }
-            kernel.set_tap(tap(&settings, empty));
-            *pipeline.settings.write().expect("no thread panics with the settings locked") = Arc::new(settings);
-            judge_running(pipeline, kernel);
-            log::info!("reloaded {}", path.display());
-        }
-        Err(errors) => {
-            for line in errors.to_string().lines() {
-                log::error!("{line}");
-            }
-            log::error!("{} was not reloaded: the configuration before it stays in force", path.display());
         }
     }
 }
@@ -259,6 +273,7 @@ fn listen_to_signals() -> Result<Receiver<i32>> {
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
+            privileges::reduce_or_warn(privileges::AGENT);
             for signal in signals.forever() {
                 let _ = sender.send(signal);
             }

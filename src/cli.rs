@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::admin::Address;
 use crate::bpf::CapturePath;
 
 /// Record the HTTP traffic of this machine from beside it: no proxy, no code change, no restart.
@@ -38,6 +39,11 @@ pub enum Command {
         #[arg(long, value_name = "FILE", env = "SIDETAP_CONFIG")]
         config: Option<PathBuf>,
     },
+    /// Have a running sidetap read its configuration again, and say what became of it
+    Reload {
+        #[command(flatten)]
+        listen: Listen,
+    },
     /// Say whether this machine can capture, and what to do where it cannot
     Check {
         /// Also list every BPF program, on every capture path this kernel has, with what it costs the kernel's verifier
@@ -51,6 +57,11 @@ pub struct Run {
     /// Configuration file; without one, summaries of everything go to stdout
     #[arg(long, value_name = "FILE", env = "SIDETAP_CONFIG")]
     pub config: Option<PathBuf>,
+    /// Reload the configuration whenever its file changes
+    #[arg(long, requires = "config")]
+    pub watch: bool,
+    #[command(flatten)]
+    pub listen: Listen,
     /// How socket I/O is seen [default: the better one this kernel has]
     #[arg(long, value_name = "PATH")]
     pub capture_path: Option<CapturePath>,
@@ -78,6 +89,13 @@ pub struct Run {
     /// Attach everything and capture nothing, to measure what that costs
     #[arg(long, hide = true)]
     pub empty_probes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Listen {
+    /// Where health, metrics and reloading are to be had: ADDRESS:PORT, the path of a Unix socket, or none
+    #[arg(long, value_name = "WHERE", default_value = "127.0.0.1:10001", env = "SIDETAP_HTTP_LISTEN")]
+    pub http_listen: Address,
 }
 
 #[derive(Debug, Args)]
@@ -142,6 +160,21 @@ mod tests {
         let run = Cli::parse_from(["sidetap", "--docker-socket", "", "--cri-socket=/run/crio.sock"]).run;
         assert_eq!((run.docker_socket, run.containerd_socket), (Some("".into()), None));
         assert_eq!(run.cri_socket, Some("/run/crio.sock".into()));
+    }
+
+    #[test]
+    fn the_admin_listener_has_the_same_default_everywhere() {
+        let default = Cli::parse_from(["sidetap"]).run.listen.http_listen;
+        assert_eq!(default, Address::Tcp("127.0.0.1:10001".parse().unwrap()));
+        let cli = Cli::parse_from(["sidetap", "reload"]);
+        assert!(matches!(cli.command, Some(Command::Reload { listen }) if listen.http_listen == default));
+        assert_eq!(Cli::parse_from(["sidetap", "--http-listen", "none"]).run.listen.http_listen, Address::None);
+    }
+
+    #[test]
+    fn without_a_file_there_is_nothing_to_watch() {
+        assert!(Cli::try_parse_from(["sidetap", "--watch"]).is_err());
+        assert!(Cli::parse_from(["sidetap", "--watch", "--config", "/a"]).run.watch);
     }
 
     #[test]

@@ -238,21 +238,46 @@ impl Exchange {
         size_of::<Exchange>() + heads.sum::<usize>()
     }
 
-    /// First byte of the request to last byte of the response, in milliseconds; none unless both were seen.
-    pub fn duration_ms(&self) -> Option<f64> {
+    /// What the watched process sent of it, without the framing of chunks and without trailers; none where that side was
+    /// not seen.
+    pub fn bytes_sent(&self) -> Option<u64> {
+        let is_server = self.connection.direction == Direction::Ingress;
+        if is_server { self.response.as_ref() } else { self.request.as_ref() }.map(Message::size)
+    }
+
+    /// What the watched process received of it, likewise.
+    pub fn bytes_received(&self) -> Option<u64> {
+        let is_server = self.connection.direction == Direction::Ingress;
+        if is_server { self.request.as_ref() } else { self.response.as_ref() }.map(Message::size)
+    }
+
+    /// First byte of the request to last byte of the response; none unless both were seen.
+    pub fn duration(&self) -> Option<Nanos> {
         let (request, response) = (self.request.as_ref()?, self.response.as_ref()?);
-        Some(millis(request.first_byte, response.last_byte))
+        Some(response.last_byte.saturating_sub(request.first_byte))
+    }
+
+    /// The same in milliseconds.
+    pub fn duration_ms(&self) -> Option<f64> {
+        self.duration().map(millis)
     }
 
     /// First byte of the request to first byte of the response, in milliseconds.
     pub fn ttfb_ms(&self) -> Option<f64> {
         let (request, response) = (self.request.as_ref()?, self.response.as_ref()?);
-        Some(millis(request.first_byte, response.first_byte))
+        Some(millis(response.first_byte.saturating_sub(request.first_byte)))
     }
 }
 
-fn millis(from: Nanos, to: Nanos) -> f64 {
-    to.saturating_sub(from) as f64 / 1e6
+impl Message {
+    /// Bytes of head and body on the wire.
+    fn size(&self) -> u64 {
+        self.head.text.len() as u64 + self.body.wire_bytes
+    }
+}
+
+fn millis(nanos: Nanos) -> f64 {
+    nanos as f64 / 1e6
 }
 
 /// A connection's own event, for the event stores: written when it closes and every 10 s while it is open.

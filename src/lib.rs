@@ -12,7 +12,7 @@
 //!
 //! `main` parses the command line and `config` the configuration; `agent` loads, attaches, spawns, waits and stops;
 //! `pipeline` is the line above from an event's bytes to records, which `worker` runs live and `replay` runs on a
-//! `recording`.
+//! `recording`. `admin` tells how all of it is doing, and `privileges` gives up what it does not need.
 
 pub mod cli;
 pub mod config;
@@ -42,3 +42,6 @@ pub mod rules;
 
 pub mod sink;
 pub mod stats;
+
+pub mod admin;
+pub mod privileges;

@@ -6,7 +6,7 @@ use clap::Parser;
 
 use sidetap::cli::{Cli, Command, Log, LogEncoding, LogLevel, Run};
 use sidetap::config::{self, Errors, Settings};
-use sidetap::{agent, check, replay};
+use sidetap::{admin, agent, check, replay};
 
 /// Something cannot be done here and now: no privileges, no kernel support, no file.
 const FAILED: u8 = 1;
@@ -17,9 +17,14 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     init_log(&cli.log);
     match cli.command.unwrap_or(Command::Run(cli.run)) {
-        Command::Run(run) => with_settings(run.config.as_deref(), |settings| start(&run, settings)),
+        Command::Run(run) => {
+            with_settings(run.config.as_deref(), config::load_guarded, |settings| start(&run, settings))
+        }
         Command::Validate { file } => validate(&file),
-        Command::Replay { file, config } => with_settings(config.as_deref(), |settings| replay::run(&file, settings)),
+        Command::Replay { file, config } => {
+            with_settings(config.as_deref(), config::load, |settings| replay::run(&file, settings))
+        }
+        Command::Reload { listen } => reload(&listen.http_listen),
         Command::Check { programs } => check::run(programs),
     }
 }
@@ -29,8 +34,12 @@ fn start(run: &Run, settings: Settings) -> anyhow::Result<()> {
     agent::run(run, settings)
 }
 
-fn with_settings(path: Option<&Path>, run: impl FnOnce(Settings) -> anyhow::Result<()>) -> ExitCode {
-    let settings = match path.map_or_else(|| Ok(config::default_settings()), config::load) {
+fn with_settings(
+    path: Option<&Path>,
+    load: impl FnOnce(&Path) -> Result<Settings, Errors>,
+    run: impl FnOnce(Settings) -> anyhow::Result<()>,
+) -> ExitCode {
+    let settings = match path.map_or_else(|| Ok(config::default_settings()), load) {
         Ok(settings) => settings,
         Err(errors) => return refuse(&errors),
     };
@@ -67,6 +76,23 @@ fn validate(file: &Path) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(errors) => refuse(&errors),
+    }
+}
+
+fn reload(address: &admin::Address) -> ExitCode {
+    match admin::client::reload(address) {
+        Ok(Ok(done)) => {
+            println!("{done}");
+            ExitCode::SUCCESS
+        }
+        Ok(Err(why)) => {
+            eprintln!("{why}");
+            ExitCode::from(WRONG)
+        }
+        Err(error) => {
+            log::error!("{error:#}");
+            ExitCode::from(FAILED)
+        }
     }
 }
 

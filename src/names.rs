@@ -127,6 +127,15 @@ impl Networks {
         known.entry(inode).or_insert_with(new).clone()
     }
 
+    /// How many network namespaces are remembered.
+    pub fn len(&self) -> usize {
+        self.known.read().expect(LOCK).len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// All that are remembered, to fill their names.
     pub fn all(&self) -> Vec<(u32, Arc<NetworkNames>)> {
         self.known.read().expect(LOCK).iter().map(|(&inode, network)| (inode, network.clone())).collect()

@@ -169,7 +169,8 @@ impl Recorder {
             .with_context(|| format!("cannot create the recording {}", path.display()))?;
         if file.metadata()?.is_file() {
             // There may have been one that others can read.
-            file.set_permissions(Permissions::from_mode(0o600))?;
+            let private = file.set_permissions(Permissions::from_mode(0o600));
+            private.with_context(|| format!("cannot keep others from reading the recording {}", path.display()))?;
         }
         let mut file = BufWriter::with_capacity(1 << 20, file);
         file.write_all(MAGIC)?;

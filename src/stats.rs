@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::plugin::http_metrics::HttpMetrics;
 
+pub mod traffic;
+
 /// A number that several threads add to.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
@@ -39,6 +41,8 @@ pub struct Stats {
     pub lost_connections: Count,
     /// Processes, or the names of one, that nobody had the time to find out: known by their ids only.
     pub lost_identities: Count,
+    /// Functions of TLS libraries that a program is attached to.
+    pub probes: Count,
     /// Functions of TLS libraries that no program could be attached to.
     pub lost_probes: Count,
     /// Connections within TLS that could not be opened.
@@ -49,6 +53,11 @@ pub struct Stats {
     pub http: HttpMetrics,
     /// The same for each store by itself.
     stores: Mutex<Vec<Arc<StoreStats>>>,
+    /// Configurations that were read while the agent ran, and those of them that were refused.
+    pub reloads: Count,
+    pub refused_reloads: Count,
+    /// The same exchanges as `seen`, in detail.
+    pub traffic: traffic::Traffic,
 }
 
 /// What became of the records for one store.

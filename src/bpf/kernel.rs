@@ -253,6 +253,15 @@ impl Kernel {
         unsafe { (&raw const bss.settings).cast_mut().write_volatile(settings) };
     }
 
+    /// How many programs are attached.
+    pub fn attached(&self) -> usize {
+        self.links.len()
+    }
+
+    pub fn path(&self) -> CapturePath {
+        self.path
+    }
+
     /// Data events that found no room in a buffer.
     pub fn lost_data(&self) -> u64 {
         self.counter(types::counter::COUNT_LOST_DATA)

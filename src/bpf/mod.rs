@@ -17,7 +17,7 @@ mod skel {
 pub use event::{Data, Event, Flow, Opened, Owner, ProcessInfo, Role, SocketInfo};
 pub use kernel::{CapturePath, Counters, Function, Kernel, Probe, Tap, version};
 pub use orders::{Order, Verdict};
-pub use reader::Reader;
+pub use reader::{Fill, Reader};
 pub use verifier::verify;
 
 pub(crate) use skel::types;

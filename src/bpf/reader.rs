@@ -7,6 +7,7 @@
 use std::ffi::c_void;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,34 @@ pub struct Reader {
     producer: Mapping,
     bytes: usize,
     wakeups: OwnedFd,
+    /// The most bytes that were found unread at once.
+    peak: Arc<AtomicUsize>,
     pub cpu: usize,
+}
+
+/// How full one CPU's buffer is, for whoever only looks: the reader does not notice.
+pub struct Fill {
+    consumer: Mapping,
+    producer: Mapping,
+    peak: Arc<AtomicUsize>,
+    pub cpu: usize,
+    /// What it has room for, in bytes.
+    pub room: usize,
+}
+
+impl Fill {
+    /// Bytes that wait to be read.
+    pub fn used(&self) -> usize {
+        // In this order: what is read meanwhile makes it less, not more than there ever was.
+        let written = self.producer.counter().load(Ordering::Acquire);
+        let read = self.consumer.counter().load(Ordering::Acquire);
+        written.saturating_sub(read)
+    }
+
+    /// The most bytes that the reader ever found waiting.
+    pub fn peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
 }
 
 /// How a look at the buffer ended.
@@ -55,9 +83,24 @@ impl Reader {
             consumer: Mapping::new(fd, 0, page_size(), libc::PROT_READ | libc::PROT_WRITE).with_context(what)?,
             producer: Mapping::new(fd, page_size(), page_size(), libc::PROT_READ).with_context(what)?,
             wakeups: wakeups_of(fd).with_context(what)?,
+            peak: Arc::default(),
             map,
             bytes,
             cpu,
+        })
+    }
+
+    /// The buffer as seen from beside it.
+    pub fn fill(&self) -> Result<Fill> {
+        let (cpu, fd) = (self.cpu, self.map());
+        let counter = |page: usize| Mapping::new(fd, page * page_size(), page_size(), libc::PROT_READ);
+        let what = || format!("cannot look at the event buffer of CPU {cpu}");
+        Ok(Fill {
+            consumer: counter(0).with_context(what)?,
+            producer: counter(1).with_context(what)?,
+            peak: self.peak.clone(),
+            cpu,
+            room: self.bytes,
         })
     }
 
@@ -101,6 +144,7 @@ impl Reader {
         if unread == 0 {
             return Ok(Seen::All);
         }
+        self.peak.fetch_max(unread, Ordering::Relaxed);
         let lead = read % page_size();
         let first = read % self.bytes - lead;
         let len = (lead + unread).min(WINDOW);
@@ -160,6 +204,8 @@ struct Mapping {
 
 // SAFETY: a mapping belongs to the process; what several threads may touch goes through atomics.
 unsafe impl Send for Mapping {}
+// SAFETY: as above; a shared one gives out addresses and atomics, nothing that it would change by itself.
+unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// `offset`: a multiple of the page size.

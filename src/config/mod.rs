@@ -6,6 +6,7 @@
 
 mod errors;
 mod filters;
+mod guard;
 mod patterns;
 mod plugins;
 mod reader;
@@ -37,10 +38,28 @@ const BUILT_IN: &str = include_str!("../../config/sidetap.yaml");
 
 /// Reads a file.
 pub fn load(path: &Path) -> Result<Settings, Errors> {
+    load_if(path, |_| None)
+}
+
+/// Reads a file, but not one that everyone can write: for whoever does as root what it says.
+pub fn load_guarded(path: &Path) -> Result<Settings, Errors> {
+    load_if(path, |file| guard::complaint(path, &file.metadata().ok()?))
+}
+
+/// `complaint`: what is wrong with the opened file itself.
+fn load_if(path: &Path, complaint: impl FnOnce(&File) -> Option<String>) -> Result<Settings, Errors> {
     let name = path.display().to_string();
+    if ["http://", "https://"].iter().any(|scheme| name.to_ascii_lowercase().starts_with(scheme)) {
+        let hint = "is an address, and only files are read: fetch it first, such as with `curl -fsS -o FILE ADDRESS`";
+        return Err(Errors::of_file(&name, hint));
+    }
+    let unreadable = |error: std::io::Error| Errors::of_file(&name, unreadable(&error));
+    let file = File::open(path).map_err(unreadable)?;
+    if let Some(complaint) = complaint(&file) {
+        return Err(Errors::of_file(&name, complaint));
+    }
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LARGEST as u64 + 1).read_to_end(&mut bytes));
-    read.map_err(|error| Errors::of_file(&name, unreadable(&error)))?;
+    file.take(LARGEST as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     parse(&name, &bytes)
 }
 

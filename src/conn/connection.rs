@@ -638,6 +638,7 @@ impl Host for ConnHost<'_, '_> {
     fn finished(&mut self, exchange: Box<Exchange>) {
         *self.transactions += 1;
         self.env.stats.seen.add(1);
+        self.env.stats.traffic.count(&exchange);
         self.hand_on(exchange);
     }
 

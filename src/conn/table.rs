@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::connection::{Conn, Env};
@@ -75,11 +75,13 @@ struct Shard {
 
 pub struct Table {
     shards: Vec<Mutex<Shard>>,
+    /// Connections in all shards.
+    len: AtomicUsize,
 }
 
 impl Default for Table {
     fn default() -> Table {
-        Table { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+        Table { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), len: AtomicUsize::new(0) }
     }
 }
 
@@ -137,9 +139,7 @@ impl Table {
                     look_up(conn, id, env);
                 }
                 if conn.is_over(env.settled) || conn.ignored && !conn.is_known() && !conn.is_awaiting() {
-                    if let Some(mut conn) = shard.conns.remove(&id) {
-                        conn.finish(env, false);
-                    }
+                    self.remove(shard, id, env);
                     continue;
                 }
                 conn.advance(env);
@@ -173,9 +173,7 @@ impl Table {
                 }
             }
             for id in gone {
-                if let Some(mut conn) = shard.conns.remove(&id) {
-                    conn.finish(env, false);
-                }
+                self.remove(&mut shard, id, env);
             }
         }
     }
@@ -217,6 +215,7 @@ impl Table {
     pub fn finish(&self, env: &mut Env) {
         for shard in &self.shards {
             for (_, mut conn) in std::mem::take(&mut lock(shard).conns) {
+                self.len.fetch_sub(1, Ordering::Relaxed);
                 let is_over = conn.is_over(env.settled);
                 conn.finish(env, !is_over);
             }
@@ -225,7 +224,7 @@ impl Table {
 
     /// Connections known.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).conns.len()).sum()
+        self.len.load(Ordering::Relaxed)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -234,9 +233,19 @@ impl Table {
 
     fn with(&self, id: u64, socket: u64, env: &mut Env, work: impl FnOnce(&mut Conn, &mut Env)) {
         let shard = &mut *self.shard(id);
-        let conn = shard.conns.entry(id).or_insert_with(|| Conn::new(id, socket));
+        let conn = shard.conns.entry(id).or_insert_with(|| {
+            self.len.fetch_add(1, Ordering::Relaxed);
+            Conn::new(id, socket)
+        });
         work(conn, env);
         note_waiting(&mut shard.waiting, conn, id);
+    }
+
+    fn remove(&self, shard: &mut Shard, id: u64, env: &mut Env) {
+        if let Some(mut conn) = shard.conns.remove(&id) {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+            conn.finish(env, false);
+        }
     }
 
     fn shard(&self, id: u64) -> MutexGuard<'_, Shard> {

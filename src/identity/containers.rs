@@ -108,6 +108,15 @@ impl Containers {
         running.into_iter().chain(ended).map(|told| told.container.clone()).collect()
     }
 
+    /// How many a runtime has told of.
+    pub fn len(&self) -> usize {
+        self.lock().told.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// What `source` said of a container that has not ended.
     pub fn told(&self, source: Source, id: &str) -> Option<Arc<ContainerFacts>> {
         let state = self.lock();

@@ -54,7 +54,7 @@ pub struct Processes {
     /// Whether what is not known may become known: else nothing is waited for.
     patient: bool,
     stats: Arc<Stats>,
-    pub(super) containers: Arc<Containers>,
+    pub containers: Arc<Containers>,
     pub networks: Networks,
     /// Names of pods, the same for all processes.
     pub(super) pods: Arc<RwLock<Arc<Pods>>>,
@@ -346,6 +346,15 @@ impl Processes {
         let gone = self.running().into_iter().filter(|(owner, _)| !pids.contains(&owner.pid));
         gone.filter(|(owner, _)| owner.started < time)
             .for_each(|(owner, _)| self.exited(owner.pid, owner.started, time));
+    }
+
+    /// How many are remembered, those that have ended a while ago included.
+    pub fn len(&self) -> usize {
+        self.read().lives
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Once, until they are being read.

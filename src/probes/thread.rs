@@ -18,6 +18,7 @@ use super::places::{self, FileId};
 use super::watch::{Shared, Told, Watch};
 use crate::bpf::{Kernel, Probe};
 use crate::identity::proc;
+use crate::privileges;
 use crate::stats::Stats;
 
 /// A probe takes two file descriptors.
@@ -105,7 +106,10 @@ impl Probes {
             log::warn!("TLS cannot be read: this kernel has no uprobes (CONFIG_UPROBE_EVENTS); {SUPPORT} is not there");
             return Ok(());
         }
-        let thread = thread::Builder::new().name("probes".into()).spawn(move || self.run());
+        let thread = thread::Builder::new().name("probes".into()).spawn(move || {
+            privileges::reduce_or_warn(privileges::PROBES);
+            self.run();
+        });
         thread.context("cannot start the thread that finds TLS libraries")?;
         Ok(())
     }
@@ -231,6 +235,7 @@ impl Probes {
                 Ok(probe) => {
                     log::debug!("attached to {function:?} of {}, at {offset:#x}", name());
                     self.probes.push(probe);
+                    self.stats.probes.add(1);
                 }
                 Err(error) => {
                     self.stats.lost_probes.add(1);

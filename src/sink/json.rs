@@ -162,15 +162,11 @@ fn metadata(json: &mut Json, exchange: &Exchange, shape: &Shape) {
             }
         }
     }
-    let (sent, received) = match connection.direction {
-        Direction::Ingress => (&exchange.response, &exchange.request),
-        Direction::EgressInternal | Direction::EgressExternal => (&exchange.request, &exchange.response),
-    };
-    if let Some(message) = sent {
-        json.number("bytes_sent", size(message));
+    if let Some(bytes) = exchange.bytes_sent() {
+        json.number("bytes_sent", bytes);
     }
-    if let Some(message) = received {
-        json.number("bytes_received", size(message));
+    if let Some(bytes) = exchange.bytes_received() {
+        json.number("bytes_received", bytes);
     }
     if !shape.tags.is_empty() {
         json.object("tags");
@@ -181,11 +177,6 @@ fn metadata(json: &mut Json, exchange: &Exchange, shape: &Shape) {
         json.close(b'}');
     }
     json.close(b'}');
-}
-
-/// Bytes of a message's head and body, without the framing of a transfer coding and without trailers.
-fn size(message: &Message) -> u64 {
-    message.head.text.len() as u64 + message.body.wire_bytes
 }
 
 fn request(json: &mut Json, scratch: &mut Scratch, exchange: &Exchange, message: &Message, shape: &Shape) -> Found {

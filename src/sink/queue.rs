@@ -1,9 +1,11 @@
 //! From the workers to the sinks: batches over bounded channels, one for each store. A worker never waits here; what a
 //! queue has no room for is lost as a whole and counted for that store. A batch that several stores take is shared.
+//!
+//! Sinks can be exchanged for others while records flow: what comes in between is held, and goes to the new ones.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,7 +18,9 @@ use crate::stats::{Memory, Stats, StoreStats};
 
 /// Batches that wait for one sink. What they weigh together is bounded, too: the stores have equal shares of half of
 /// what [`Memory`] allows, so that one whose end is stuck leaves the others theirs.
-const QUEUE: usize = 4096;
+pub const QUEUE: usize = 4096;
+
+const LOCK: &str = "no thread panics with the routes locked";
 
 /// A sink, and what it is for.
 pub struct Destination {
@@ -67,9 +71,24 @@ struct Queue {
     store: Arc<StoreStats>,
 }
 
+/// Where batches go.
+enum Routes {
+    To(Vec<Queue>),
+    /// Nowhere for now.
+    Held(Mutex<Vec<Arc<Batch>>>),
+}
+
+/// How much waits for one store.
+pub struct Waiting {
+    pub store: Arc<StoreStats>,
+    pub batches: usize,
+    pub bytes: usize,
+}
+
 /// Hands batches to every sink.
 pub struct Outbox {
-    queues: Vec<Queue>,
+    /// Locked for writing at a reload only, and never for long.
+    routes: RwLock<Routes>,
     memory: Arc<Memory>,
     stats: Arc<Stats>,
     /// Bytes in batches that any sink still has to write, each batch counted once.
@@ -95,7 +114,8 @@ impl Outbox {
         closed: &Sender<()>,
     ) -> Result<(Outbox, SinkThreads)> {
         let (queued, patient, stores) = (Arc::default(), Arc::default(), Arc::default());
-        let mut outbox = Outbox { queues: Vec::new(), memory, stats, queued, patient, stores };
+        let routes = RwLock::new(Routes::To(Vec::new()));
+        let mut outbox = Outbox { routes, memory, stats, queued, patient, stores };
         let mut threads = SinkThreads::default();
         for destination in destinations {
             outbox.add(destination, &mut threads, closed)?;
@@ -123,15 +143,64 @@ impl Outbox {
             .spawn(move || writer.run(&receiver))
             .with_context(|| format!("cannot start the thread of the {name} store"))?;
         threads.threads.push((name, thread));
-        self.queues.push(Queue { takes, sender, waiting, store });
+        if let Routes::To(queues) = self.routes.get_mut().expect(LOCK) {
+            queues.push(Queue { takes, sender, waiting, store });
+        }
         self.stores.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
+    /// From now on nothing goes to the sinks, which end once they have written what they were given: it is held for others,
+    /// as far as memory allows.
+    pub fn hold(&self) {
+        *self.routes.write().expect(LOCK) = Routes::Held(Mutex::default());
+    }
+
+    /// One without a sink, for those that this one is to [`Outbox::resume`] with.
+    pub fn successor(&self) -> Outbox {
+        Outbox { stores: Arc::default(), ..self.with(Vec::new()) }
+    }
+
+    /// Goes on with the sinks of `other`: what was held goes to them first.
+    pub fn resume(&self, other: Outbox) {
+        let queues = match other.routes.into_inner().expect(LOCK) {
+            Routes::To(queues) => queues,
+            Routes::Held(_) => Vec::new(),
+        };
+        self.stores.store(other.stores.load(Ordering::Relaxed), Ordering::Relaxed);
+        let mut routes = self.routes.write().expect(LOCK);
+        let before = std::mem::replace(&mut *routes, Routes::To(queues));
+        if let (Routes::Held(held), Routes::To(queues)) = (before, &*routes) {
+            held.into_inner().expect(LOCK).iter().for_each(|batch| self.send_to(queues, batch));
+        }
+    }
+
+    /// What waits for each store.
+    pub fn waiting(&self) -> Vec<Waiting> {
+        let waiting = |queue: &Queue| Waiting {
+            store: queue.store.clone(),
+            batches: queue.sender.len(),
+            bytes: queue.waiting.load(Ordering::Relaxed),
+        };
+        match &*self.routes.read().expect(LOCK) {
+            Routes::To(queues) => queues.iter().map(waiting).collect(),
+            Routes::Held(_) => Vec::new(),
+        }
+    }
+
     /// A way to the event stores alone, for a sink that has something to tell them. While it is there, they go on.
     pub fn to_event_stores(&self) -> Outbox {
+        let queues = match &*self.routes.read().expect(LOCK) {
+            Routes::To(queues) => queues.iter().filter(|queue| queue.takes.events).cloned().collect(),
+            Routes::Held(_) => Vec::new(),
+        };
+        self.with(queues)
+    }
+
+    /// Another one that counts with this one.
+    fn with(&self, queues: Vec<Queue>) -> Outbox {
         Outbox {
-            queues: self.queues.iter().filter(|queue| queue.takes.events).cloned().collect(),
+            routes: RwLock::new(Routes::To(queues)),
             memory: self.memory.clone(),
             stats: self.stats.clone(),
             queued: self.queued.clone(),
@@ -156,11 +225,19 @@ impl Outbox {
         self.queued.fetch_add(bytes, Ordering::Relaxed);
         let (memory, queued) = (self.memory.clone(), self.queued.clone());
         let batch = Arc::new(Batch { records, objects, bytes, memory, queued });
+        match &*self.routes.read().expect(LOCK) {
+            Routes::To(queues) => self.send_to(queues, &batch),
+            Routes::Held(held) if self.queued() <= self.memory.ceiling() / 2 => held.lock().expect(LOCK).push(batch),
+            Routes::Held(_) => self.stats.lost_queue.add(batch.records.len() as u64),
+        }
+    }
+
+    fn send_to(&self, queues: &[Queue], batch: &Arc<Batch>) {
         let patient = self.patient.load(Ordering::Relaxed);
         let share = self.memory.ceiling() / 2 / self.stores.load(Ordering::Relaxed).max(1);
-        for queue in &self.queues {
-            let wanted = queue.wanted(&batch);
-            if wanted > 0 && !queue.send(&batch, share, patient) {
+        for queue in queues {
+            let wanted = queue.wanted(batch);
+            if wanted > 0 && !queue.send(batch, share, patient) {
                 self.stats.lost_queue.add(wanted as u64);
                 queue.store.lost_queue.add(wanted as u64);
             }
@@ -348,7 +425,7 @@ mod tests {
         for _ in 0..1000 {
             assert!(memory.reserve(10_000), "what is stuck leaves room");
             outbox.send(vec![record()], 10_000);
-            while outbox.queues[1].waiting.load(Ordering::Relaxed) > 0 {
+            while outbox.waiting()[1].bytes > 0 {
                 thread::yield_now();
             }
         }
@@ -374,5 +451,54 @@ mod tests {
         threads.join(Duration::from_secs(60));
         let full = stats.store("full");
         assert_eq!((full.written.get(), full.lost(), stats.lost_sink.get()), (0, 2, 2));
+    }
+
+    /// Writes down ids once it is let.
+    struct Gated(Receiver<()>, Arc<Mutex<Vec<u64>>>);
+
+    impl Sink for Gated {
+        fn write(&mut self, record: &Record) -> io::Result<()> {
+            let _ = self.0.recv();
+            let Record::Exchange { exchange, .. } = record else { panic!("only exchanges were sent") };
+            self.1.lock().unwrap().push(exchange.id);
+            Ok(())
+        }
+    }
+
+    fn numbered(id: u64) -> Record {
+        let mut exchange = ingress().request("GET / HTTP/1.1\n", "");
+        exchange.id = id;
+        exchange.record(Level::Full, Format::Json)
+    }
+
+    #[test]
+    fn sinks_are_exchanged_without_a_record_lost_or_out_of_order() {
+        let (memory, stats) = (Arc::new(Memory::new(1 << 20)), Arc::new(Stats::default()));
+        let (closed, _closed) = bounded(1);
+        let (open, gate) = bounded::<()>(0);
+        let (first, second) = (Arc::<Mutex<Vec<u64>>>::default(), Arc::<Mutex<Vec<u64>>>::default());
+        let gated = |gate: &Receiver<()>, written: &Arc<Mutex<Vec<u64>>>| {
+            vec![destination("a", Gated(gate.clone(), written.clone()))]
+        };
+        let (outbox, old) = Outbox::start(gated(&gate, &first), memory.clone(), stats.clone(), &closed).unwrap();
+        (1..=3).for_each(|id| outbox.send(vec![numbered(id)], 0));
+        outbox.hold();
+        (4..=5).for_each(|id| outbox.send(vec![numbered(id)], 0));
+        assert!(outbox.waiting().is_empty());
+        // From here on nobody waits.
+        drop(open);
+        assert!(old.join(Duration::from_secs(60)).is_empty(), "they end, though the outbox is still there");
+        assert_eq!(*first.lock().unwrap(), [1, 2, 3]);
+
+        let (mut other, mut new) = (outbox.successor(), SinkThreads::default());
+        for destination in gated(&gate, &second) {
+            other.add(destination, &mut new, &closed).unwrap();
+        }
+        outbox.resume(other);
+        outbox.send(vec![numbered(6)], 0);
+        drop(outbox);
+        assert!(new.join(Duration::from_secs(60)).is_empty());
+        assert_eq!(*second.lock().unwrap(), [4, 5, 6]);
+        assert_eq!((stats.written.get(), stats.lost_queue.get(), memory.held()), (6, 0, 0));
     }
 }

@@ -25,6 +25,19 @@ pub fn start(
     last_sends: Duration,
 ) -> Result<(Outbox, SinkThreads)> {
     let (mut outbox, mut threads) = Outbox::start(Vec::new(), memory, stats.clone(), closed)?;
+    fill(settings, &mut outbox, &mut threads, &stats, closed, last_sends)?;
+    Ok((outbox, threads))
+}
+
+/// Starts the sinks of all stores and has the outbox send to them.
+fn fill(
+    settings: &Settings,
+    outbox: &mut Outbox,
+    threads: &mut SinkThreads,
+    stats: &Stats,
+    closed: &Sender<()>,
+    last_sends: Duration,
+) -> Result<()> {
     let mut planned = plan(settings);
     // Those that have something to tell the event stores come after these.
     planned.sort_by_key(|planned| matches!(planned.store, Store::S3(_)));
@@ -44,9 +57,44 @@ pub fn start(
                 Box::new(sink.with_context(|| format!("the store for the bucket {} cannot start", s3.bucket))?)
             }
         };
-        outbox.add(Destination { name, takes, sink }, &mut threads, closed)?;
+        outbox.add(Destination { name, takes, sink }, threads, closed)?;
     }
-    Ok((outbox, threads))
+    Ok(())
+}
+
+/// Exchanges the sinks for those of other settings. Those there were write what they were given first, for as long as
+/// `patience`; what comes meanwhile is held. Where one of the new ones cannot be started, the old ones are again.
+pub fn exchange(
+    (old, new): (&Settings, &Settings),
+    outbox: &Outbox,
+    threads: &mut SinkThreads,
+    (stats, closed): (&Stats, &Sender<()>),
+    (patience, last_sends): (Duration, Duration),
+) -> Result<()> {
+    outbox.hold();
+    for name in std::mem::take(threads).join(patience) {
+        log::error!("the {name} store did not take its records within {} s: it goes on with them", patience.as_secs());
+    }
+    let start = |settings: &Settings| {
+        let (mut others, mut threads) = (outbox.successor(), SinkThreads::default());
+        let filled = fill(settings, &mut others, &mut threads, stats, closed, last_sends);
+        filled.map(|()| (others, threads))
+    };
+    let started = start(new).or_else(|error| match start(old) {
+        Ok(again) => Err((error, Some(again))),
+        Err(worse) => {
+            log::error!("nothing is written until a reload succeeds: {worse:#}");
+            Err((error, None))
+        }
+    });
+    let (running, result) = match started {
+        Ok(running) => (Some(running), Ok(())),
+        Err((error, again)) => (again, Err(error)),
+    };
+    let (others, running) = running.unwrap_or_else(|| (outbox.successor(), SinkThreads::default()));
+    outbox.resume(others);
+    *threads = running;
+    result
 }
 
 /// A store, and what is to become of it.
