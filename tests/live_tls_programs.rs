@@ -175,13 +175,22 @@ fn python_mac_then_encrypt(path: CapturePath) {
     python(path, "mac-then-encrypt", &[1]);
 }
 
+/// Node has OpenSSL in its executable, which is looked at when it is seen first: that may last longer than a handshake.
+fn idle_node(exe: &Path, folder: &Scratch) -> Program {
+    Program::start("idle", Command::new(exe).args(["-e", "setInterval(() => {}, 1000)"]), folder.path())
+}
+
 fn node_https(path: CapturePath) {
     let Some(exe) = installed("node") else { return };
+    let folder = Scratch::new("idle");
+    let _idle = idle_node(&exe, &folder);
     client(path, &exe, &script("tls/client.mjs"), "https", &[0, 1]);
 }
 
 fn node_http2(path: CapturePath) {
     let Some(exe) = installed("node") else { return };
+    let folder = Scratch::new("idle");
+    let _idle = idle_node(&exe, &folder);
     client(path, &exe, &script("tls/client.mjs"), "http2", &[0, 1]);
 }
 
@@ -265,6 +274,10 @@ fn go(path: CapturePath) {
         let output = build.output().expect("go is installed");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let config = tap(&exe.display().to_string(), CAPTURE);
+        // As with Node, a process that is there before.
+        let mut idle = Command::new(&exe);
+        idle.args(["server", &free_port().to_string()]).arg(scene.authority.pem(Key::Ecdsa));
+        let _idle = Program::start("idle", &mut idle, scene.folder.path());
         for front in [0, 1] {
             let sidetap = Sidetap::start(&config, path);
             let (pid, said) = scene.run(&mut Command::new(&exe), "client", front);

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -189,23 +190,29 @@ fn connections_opened_and_ended_in_every_way(path: CapturePath) {
 }
 
 fn an_agent_that_is_killed_disturbs_nobody(path: CapturePath) {
+    const AGENTS: usize = 4;
     let scene = Scene::start();
-    let (front, made) = (scene.front, 6000);
-    // 40 requests a second on each of 30 connections: about five seconds.
-    let load = thread::spawn(move || {
-        let load = Load { connections: 30, streams: 2, requests: made };
-        load.run_tls(front, &["--rps", "40"]);
+    let (front, is_enough) = (scene.front, AtomicBool::new(false));
+    let made = thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            // A hundred requests a second on each connection, so that something is always under way.
+            let load = Load { connections: 10, streams: 2, requests: 1000 };
+            let mut made = 0;
+            while !is_enough.load(Ordering::Relaxed) {
+                load.run_tls(front, &["--rps", "100"]);
+                made += load.requests;
+            }
+            made
+        });
+        for _ in 0..AGENTS {
+            let sidetap = scene.watched(path);
+            sidetap.program().signal("KILL");
+            drop(sidetap);
+        }
+        is_enough.store(true, Ordering::Relaxed);
+        load.join().expect("each request is answered, whoever watches")
     });
-    let mut agents = 0;
-    while !load.is_finished() {
-        let sidetap = scene.watched(path);
-        agents += 1;
-        sidetap.program().signal("KILL");
-        drop(sidetap);
-    }
-    load.join().expect("each request is answered, whoever watches");
-    assert!(agents >= 2, "the load was over after {agents} agents");
-    println!("{agents} agents were killed in {made} requests");
+    println!("{AGENTS} agents were killed in {made} requests");
     until(LIMIT, || (scene.haproxy.log().len() >= made * 99 / 100).then_some(())).expect("haproxy has logged them");
     let mut sidetap = scene.watched(path);
     scene.ask_well("afterwards", &mut sidetap);

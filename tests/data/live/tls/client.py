@@ -48,7 +48,9 @@ def request(number, *headers):
     lines, body = [f"Host: {NAME}", f"X-Request-Id: {prefix}-{number}", *headers], b""
     method, path = "GET", f"/bytes/{size}"
     if number % 3 == 2:
-        method, path, body = "POST", "/mirror", bytes(range(256)) * size
+        # Many of them in short.
+        times = number % 40 if mode == "churn" else size
+        method, path, body = "POST", "/mirror", bytes(range(256)) * times
         lines.append(f"Content-Length: {len(body)}")
     return path, "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode() + body
 
