@@ -104,7 +104,6 @@ static __always_inline void tell(const struct task_struct *task, __u32 kind, con
 	const struct css_set *set = BPF_CORE_READ(task, cgroups);
 	struct scratch *s = scratch();
 	struct process_event *event;
-	bool urgent;
 	__u64 size;
 
 	if (!s)
@@ -115,8 +114,6 @@ static __always_inline void tell(const struct task_struct *task, __u32 kind, con
 	fill_owner(&event->owner, task);
 	event->mntns = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
 	event->netns = BPF_CORE_READ(task, nsproxy, net_ns, ns.inum);
-	/* The first program in a mount namespace: what files it sees can be read only while it is there. */
-	urgent = kind == EVENT_EXEC && event->mntns != BPF_CORE_READ(task, real_parent, nsproxy, mnt_ns, ns.inum);
 	BPF_CORE_READ_INTO(&event->comm, task, comm);
 
 	if (!exe || !add_path(s, exe))
@@ -133,7 +130,8 @@ static __always_inline void tell(const struct task_struct *task, __u32 kind, con
 	size = s->used;
 	barrier_var(size);
 	size &= PROCESS_TEXT_MAX;
-	output_as(event, sizeof(*event) + size, COUNT_LOST_PROCESS, COUNT_PROCESS_EVENTS, urgent);
+	/* What files a new program sees can be read only while it is there, and its first handshake is soon. */
+	output_as(event, sizeof(*event) + size, COUNT_LOST_PROCESS, COUNT_PROCESS_EVENTS, kind == EVENT_EXEC);
 }
 
 static __always_inline void on_exec(const struct task_struct *task, const struct linux_binprm *bprm)

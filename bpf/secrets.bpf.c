@@ -39,6 +39,7 @@ struct ossl_param {
 	__u64 returned;
 };
 #define OSSL_PARAMS 12
+#define OSSL_PARAM_OCTET_STRING 5
 
 /* OpenSSL 1.1.1, openssl/evp.h and openssl/kdf.h */
 #define EVP_PKEY_OP_DERIVE (1 << 10)
@@ -166,46 +167,69 @@ static __always_inline bool find_expand(struct found *found, const struct span *
 	return found->label;
 }
 
+/* What the parameters of a derivation are; of its seeds the last three. */
+struct inputs {
+	struct span secret;
+	struct span label;
+	struct span hash;
+	struct span seeds[3];
+};
+
+static __always_inline void add_input(struct inputs *in, __u64 name, const struct span *value)
+{
+	if (IS_NAME(name, NAME_KEY, 3) || IS_NAME(name, NAME_SECRET, 6)) {
+		in->secret = *value;
+	} else if (IS_NAME(name, NAME_LABEL, 5)) {
+		in->label = *value;
+	} else if (IS_NAME(name, NAME_DATA, 4)) {
+		in->hash = *value;
+	} else if (IS_NAME(name, NAME_SEED, 4) && value->size) {
+		in->seeds[0] = in->seeds[1];
+		in->seeds[1] = in->seeds[2];
+		in->seeds[2] = *value;
+	}
+}
+
+/* Zero, which the verifier does not know: else each set of inputs that are there already is another state to it. */
+volatile __u64 nothing = 0;
+
 /* EVP_KDF_derive(context, out, size, params) of OpenSSL 3: TLS13-KDF and TLS1-PRF. */
 static __always_inline bool on_openssl_derive(struct pt_regs *ctx, struct found *found, bool may_sleep)
 {
-	struct span label = {}, seed = {};
+	struct inputs in = {
+		.secret.size = nothing, .secret.data = nothing, .label.size = nothing, .label.data = nothing
+	};
+	__u64 name, params = PT_REGS_PARM4(ctx);
 	struct ossl_param param;
-	__u64 name, first_seed = 0, params = PT_REGS_PARM4(ctx);
-	__u32 text[4] = {}, seeds = 0;
+	__u32 text[4] = {};
 	int i;
 
+	in.hash = in.secret;
+	in.seeds[0] = in.secret;
+	in.seeds[1] = in.secret;
+	in.seeds[2] = in.secret;
 	for (i = 0; i < OSSL_PARAMS; i++) {
+		struct span value;
+
 		if (read_user(&param, sizeof(param), params + i * sizeof(param), may_sleep) || !param.name)
 			break;
-		if (read_user(&name, sizeof(name), param.name, may_sleep))
+		/* Neither the mode nor the digest, whose names need not be read. */
+		if (param.type != OSSL_PARAM_OCTET_STRING || read_user(&name, sizeof(name), param.name, may_sleep))
 			continue;
-		if (IS_NAME(name, NAME_KEY, 3) || IS_NAME(name, NAME_SECRET, 6)) {
-			found->secret.data = param.data;
-			found->secret.size = param.size;
-		} else if (IS_NAME(name, NAME_LABEL, 5)) {
-			label.data = param.data;
-			label.size = param.size;
-		} else if (IS_NAME(name, NAME_DATA, 4)) {
-			found->context.data = param.data;
-			found->context.size = param.size;
-		} else if (IS_NAME(name, NAME_SEED, 4)) {
-			/* "key expansion", server random, client random */
-			seeds++;
-			if (seeds == 1 && param.size == KEY_EXPANSION_LEN)
-				first_seed = param.data;
-			if (seeds == 3) {
-				seed.data = param.data;
-				seed.size = param.size;
-			}
-		}
+		value.data = param.data;
+		value.size = param.size;
+		add_input(&in, name, &value);
 	}
-	if (first_seed)
-		return is_key_expansion(first_seed, KEY_EXPANSION_LEN, may_sleep) &&
-		       find_master(found, seed.data, seed.size);
-	if (label.size < LABEL_EARLY_LEN || read_user(text, LABEL_READ, label.data, may_sleep))
+	found->secret = in.secret;
+	/* "key expansion", server random, client random */
+	if (in.seeds[0].size)
+		return is_key_expansion(in.seeds[0].data, in.seeds[0].size, may_sleep) &&
+		       find_master(found, in.seeds[2].data, in.seeds[2].size);
+	if ((in.label.size != LABEL_LEN && in.label.size != LABEL_EARLY_LEN) ||
+	    read_user(text, LABEL_READ, in.label.data, may_sleep))
 		return false;
-	found->label = label_of(text, label.size);
+	found->context = in.hash;
+	found->label = label_of(text, in.label.size);
 	return found->label;
 }
 

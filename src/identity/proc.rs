@@ -43,7 +43,7 @@ pub(crate) fn pids() -> Vec<u32> {
 }
 
 /// Inode of one of its namespaces.
-pub(super) fn namespace(pid: u32, kind: &str) -> Option<u32> {
+pub(crate) fn namespace(pid: u32, kind: &str) -> Option<u32> {
     let link = fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()?;
     link.to_str()?.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok()
 }

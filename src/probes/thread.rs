@@ -17,6 +17,7 @@ use super::elf;
 use super::places::{self, FileId};
 use super::watch::{Shared, Told, Watch};
 use crate::bpf::{Kernel, Probe};
+use crate::config::{Filters, Strategy};
 use crate::identity::proc;
 use crate::privileges;
 use crate::stats::Stats;
@@ -60,6 +61,8 @@ pub struct Probes {
     /// When libraries were looked for: by mount namespace, and device and inode of the root in it.
     roots: HashMap<(u32, u64, u64), Instant>,
     later: VecDeque<(Instant, u32)>,
+    /// The mount namespace of the first process that is seen from here.
+    machine: Option<u32>,
     probes: Vec<Probe>,
     is_full: bool,
 }
@@ -79,6 +82,7 @@ impl Probes {
             mapped_since: Instant::now(),
             roots: HashMap::new(),
             later: VecDeque::new(),
+            machine: proc::namespace(1, "mnt"),
             probes: Vec::new(),
             is_full: false,
         }
@@ -91,7 +95,7 @@ impl Probes {
 
     /// Attaches to what processes have mapped now, and to the libraries of this machine that none has.
     pub fn scan(&mut self) {
-        if !fs::exists(SUPPORT).unwrap_or(false) {
+        if !is_supported() {
             return;
         }
         self.look_for_libraries(Path::new("/"));
@@ -100,9 +104,19 @@ impl Probes {
         }
     }
 
+    /// Attaches to the executables that filters keep to, also where they do not run yet: they may be what holds a library.
+    pub fn look_at_named(&mut self, filters: &Filters) {
+        if !is_supported() {
+            return;
+        }
+        for exe in filters.only.iter().filter(|exe| matches!(exe.strategy, Strategy::Exact)) {
+            self.look_at(&PathBuf::from(format!("/proc/1/root{}", exe.exe)), Some(&exe.exe));
+        }
+    }
+
     /// Follows what workers tell until there are none. Nobody waits for the thread: a file may keep it for any time.
     pub fn start(self) -> Result<()> {
-        if !fs::exists(SUPPORT).unwrap_or(false) {
+        if !is_supported() {
             log::warn!("TLS cannot be read: this kernel has no uprobes (CONFIG_UPROBE_EVENTS); {SUPPORT} is not there");
             return Ok(());
         }
@@ -140,10 +154,12 @@ impl Probes {
 
     fn take(&mut self, told: Told) {
         match told {
-            Told::Executed { pid, mount_namespace } => {
-                let exe = PathBuf::from(format!("/proc/{pid}/exe"));
-                let name = fs::read_link(&exe).map(|name| name.display().to_string());
-                self.look_at(&exe, name.ok().as_deref());
+            Told::Executed { pid, mount_namespace, exe } => {
+                let is_found = self.look_at(&PathBuf::from(format!("/proc/{pid}/exe")), Some(&exe));
+                // It has ended already: for the next one, which sees the same file where it is of the machine itself.
+                if !is_found && Some(mount_namespace) == self.machine {
+                    self.look_at(&PathBuf::from(format!("/proc/1/root{exe}")), Some(&exe));
+                }
                 self.look_at_root(pid, mount_namespace);
                 self.look_later(pid);
             }
@@ -251,4 +267,8 @@ impl Probes {
             log::warn!("TLS of {name} and of all found after it cannot be read: {MAX_PROBES} probes are in place");
         }
     }
+}
+
+fn is_supported() -> bool {
+    fs::exists(SUPPORT).unwrap_or(false)
 }

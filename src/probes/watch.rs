@@ -13,10 +13,10 @@ const QUEUE: usize = 1024;
 /// Processes whose first connection is remembered; others push them out, which costs a look.
 const CONNECTED: usize = 1024;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Told {
-    /// A process has become another program.
-    Executed { pid: u32, mount_namespace: u32 },
+    /// A process has become another program, of that path in its mount namespace.
+    Executed { pid: u32, mount_namespace: u32, exe: String },
     /// A process has its first connection, as far as is remembered.
     Connected { pid: u32 },
 }
@@ -49,7 +49,8 @@ impl Watch {
         let Some(to) = &self.to else { return };
         let told = match event {
             Event::Process { is_exec: true, info, .. } => {
-                Told::Executed { pid: info.owner.pid, mount_namespace: info.mount_namespace }
+                let (pid, mount_namespace) = (info.owner.pid, info.mount_namespace);
+                Told::Executed { pid, mount_namespace, exe: info.exe.clone() }
             }
             Event::Open(opened) if self.is_first_of(opened.info.owner.pid, opened.info.owner.started) => {
                 Told::Connected { pid: opened.info.owner.pid }
@@ -78,7 +79,12 @@ mod tests {
         Event::Process {
             time: 1,
             is_exec: true,
-            info: Box::new(ProcessInfo { owner, mount_namespace: 9, ..ProcessInfo::default() }),
+            info: Box::new(ProcessInfo {
+                owner,
+                mount_namespace: 9,
+                exe: "/bin/a".to_owned(),
+                ..ProcessInfo::default()
+            }),
         }
     }
 
@@ -86,7 +92,7 @@ mod tests {
     fn programs_are_told_of_until_there_is_no_room() {
         let (watch, told, shared) = Watch::new();
         watch.see(&exec(5));
-        assert_eq!(told.try_recv(), Ok(Told::Executed { pid: 5, mount_namespace: 9 }));
+        assert_eq!(told.try_recv(), Ok(Told::Executed { pid: 5, mount_namespace: 9, exe: "/bin/a".to_owned() }));
         for _ in 0..QUEUE {
             watch.see(&exec(5));
         }
