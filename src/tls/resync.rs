@@ -81,7 +81,7 @@ impl Gap {
 #[expect(clippy::large_enum_variant, reason = "one at a time, and moved at once")]
 pub(super) enum Found {
     /// A record begins `at` there, which `opener` opens. `unseen` bytes of data are missing before it.
-    Record { phase: Phase, opener: Opener, at: usize, unseen: u64, is_updated: bool },
+    Record { phase: Phase, opener: Box<Opener>, at: usize, unseen: u64, is_updated: bool },
     /// Not yet: the record may begin `at` there.
     Nothing { at: usize },
     /// What may begin `at` there cannot be tried with all keys yet.
@@ -121,7 +121,8 @@ impl Session {
                     Number::Is(number) => {
                         let unseen = self.missing(side, epoch, (&opener, number), lost);
                         opener.sequence = number;
-                        return Found::Record { phase: Phase::Sealed(epoch), opener, at, unseen, is_updated };
+                        let (phase, opener) = (Phase::Sealed(epoch), Box::new(opener));
+                        return Found::Record { phase, opener, at, unseen, is_updated };
                     }
                     Number::None => {}
                     Number::TooDear => return Found::Never,

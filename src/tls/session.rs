@@ -698,7 +698,7 @@ impl Session {
                 }
                 let half = self.half(side);
                 half.phase = phase;
-                half.opener = Some(Box::new(opener));
+                half.opener = Some(opener);
                 half.skips = false;
                 if side == Side::Server {
                     self.has_news = true;

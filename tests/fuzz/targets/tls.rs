@@ -73,12 +73,20 @@ fn told(mut input: &[u8], at_a_time: usize) -> (Told, State) {
 
 /// A secret, if there is enough for one.
 fn secret(kind: u8, data: &[u8]) -> Option<Secret> {
-    let (first, rest) = data.split_first_chunk::<32>()?;
-    let label = [Label::ClientEarly, Label::ClientHandshake, Label::ServerApplication][usize::from(kind % 3)];
-    Some(match kind % 4 {
-        0 => Secret::Master { master: rest.to_vec(), client_random: *first },
-        1 => Secret::Log { label: LogLabel::ServerHandshake, client_random: *first, secret: rest.to_vec() },
-        2 => Secret::Log { label: LogLabel::ClientApplication, client_random: *first, secret: rest.to_vec() },
-        _ => Secret::Expand { label, secret: first.to_vec(), context: rest.to_vec() },
+    const LABELS: [Label; 3] = [Label::ClientEarly, Label::ClientHandshake, Label::ServerApplication];
+    const LOG_LABELS: [LogLabel; 5] = [
+        LogLabel::ClientEarly,
+        LogLabel::ClientHandshake,
+        LogLabel::ServerHandshake,
+        LogLabel::ClientApplication,
+        LogLabel::ServerApplication,
+    ];
+    let (&label, data) = data.split_first()?;
+    let (&first, rest) = data.split_first_chunk::<32>()?;
+    let (label, secret) = (usize::from(label), rest.to_vec());
+    Some(match kind {
+        4 => Secret::Master { master: secret, client_random: first },
+        5 => Secret::Log { label: LOG_LABELS[label % 5], client_random: first, secret },
+        _ => Secret::Expand { label: LABELS[label % 3], secret: first.to_vec(), context: secret },
     })
 }
