@@ -34,7 +34,7 @@ use crate::pipeline::Pipeline;
 use crate::privileges;
 use crate::probes::Probes;
 use crate::recording::Recorder;
-use crate::sink::stores;
+use crate::sink::stores::Stores;
 use crate::stats::{Memory, Stats};
 use crate::worker;
 
@@ -88,7 +88,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     privileges::reduce_or_warn(privileges::AGENT);
 
     let (closed, stdout_closed) = bounded(1);
-    let (outbox, mut sinks) = stores::start(&settings, memory.clone(), stats.clone(), &closed, LAST_SENDS)?;
+    let (outbox, mut stores) = Stores::start(&settings, memory.clone(), stats.clone(), &closed, LAST_SENDS)?;
     let clock = bpf::boot_to_wall();
     let recording = run.record.as_deref().map(|path| Recorder::create(path, clock, workers, stats.clone()));
     let recording = recording.transpose()?;
@@ -128,7 +128,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     log::info!("capturing ({} path, {workers} CPUs)", path.name());
 
     state.capturing(Sources { pipeline: pipeline.clone(), kernel: kernel.clone(), fills });
-    let reloader = Reloader { run, pipeline: &pipeline, kernel: &kernel, sinks: &mut sinks, closed: &closed };
+    let reloader = Reloader { run, pipeline: &pipeline, kernel: &kernel, stores: &mut stores };
     wait(&signals, &stdout_closed, &reloads, reloader);
 
     log::info!("stopping");
@@ -144,7 +144,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let counters = kernel.counters();
     // With the pipeline goes the outbox, and with it the sinks' queues end.
     drop((server, state, pipeline));
-    for name in sinks.join(LAST_WRITES) {
+    for name in stores.join(LAST_WRITES) {
         log::error!("the {name} store did not take its last records within {} s", LAST_WRITES.as_secs());
     }
     if let Some(recording) = recording {

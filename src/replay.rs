@@ -12,7 +12,7 @@ use crate::conn::NoControl;
 use crate::identity::Processes;
 use crate::pipeline::Pipeline;
 use crate::recording::{Frame, Recording};
-use crate::sink::stores;
+use crate::sink::stores::Stores;
 use crate::stats::{Memory, Stats};
 
 /// Memory for bodies, as in the default of a live run.
@@ -27,7 +27,7 @@ pub fn run(file: &Path, settings: Settings) -> Result<()> {
     let mut recording = Recording::open(file)?;
     let (stats, memory) = (Arc::new(Stats::default()), Arc::new(Memory::new(MEMORY)));
     let (closed, stdout_closed) = bounded(1);
-    let (outbox, sinks) = stores::start(&settings, memory.clone(), stats.clone(), &closed, LAST_SENDS)?;
+    let (outbox, stores) = Stores::start(&settings, memory.clone(), stats.clone(), &closed, LAST_SENDS)?;
     outbox.be_patient();
     let (workers, clock) = (recording.workers, recording.boot_to_wall);
     let pipeline = Pipeline::new(settings, Arc::new(NoControl), stats.clone(), memory, outbox, workers, clock)
@@ -56,7 +56,7 @@ pub fn run(file: &Path, settings: Settings) -> Result<()> {
     }
     pipeline.pass(u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
     drop(pipeline);
-    let late = sinks.join(LAST_WRITES);
+    let late = stores.join(LAST_WRITES);
     if !late.is_empty() {
         bail!("not everything was taken: {} did not end in time", late.join(", "));
     }

@@ -1,32 +1,27 @@
 //! Reading the configuration again while the agent captures.
 //!
-//! What is under way goes on: a pass of a worker ends with the settings it began with, and where stores change, those
-//! there were write what they were given before the others begin. A bad file leaves everything as it is.
+//! What is under way goes on: a pass of a worker ends with the settings it began with, and a store that
+//! goes writes what it was given. A bad file leaves everything as it is.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
-
-use super::{LAST_SENDS, LAST_WRITES, judge_running, tap};
+use super::{judge_running, tap};
 use crate::admin::Reloaded;
 use crate::bpf::Kernel;
 use crate::cli::Run;
 use crate::config;
 use crate::pipeline::Pipeline;
-use crate::sink::queue::SinkThreads;
-use crate::sink::stores;
+use crate::sink::stores::Stores;
 
 /// What a reload changes.
 pub(super) struct Reloader<'a> {
     pub(super) run: &'a Run,
     pub(super) pipeline: &'a Pipeline,
     pub(super) kernel: &'a Kernel,
-    pub(super) sinks: &'a mut SinkThreads,
-    /// Hears of a store whose other end is gone for good.
-    pub(super) closed: &'a Sender<()>,
+    pub(super) stores: &'a mut Stores,
 }
 
 impl Reloader<'_> {
@@ -61,14 +56,9 @@ impl Reloader<'_> {
             format!("{why}\n{name} was not reloaded: the configuration before it stays in force")
         };
         let settings = config::load_guarded(path).map_err(|errors| stays(&errors))?;
-        let old = self.pipeline.settings.read().expect("no thread panics with the settings locked").clone();
-        // The sinks first: what the new settings send somewhere finds it there.
-        if (&old.event_stores, &old.object_stores) != (&settings.event_stores, &settings.object_stores) {
-            let (pipeline, waits) = (self.pipeline, (LAST_WRITES, LAST_SENDS));
-            let told = (&*pipeline.stats, self.closed);
-            stores::exchange((&old, &settings), &pipeline.outbox, self.sinks, told, waits)
-                .map_err(|error| stays(&format!("{error:#}")))?;
-        }
+        // The stores first: what the new settings send somewhere finds it there.
+        let replaced = self.stores.replace(&settings, &self.pipeline.outbox);
+        replaced.map_err(|error| stays(&format!("{error:#}")))?;
 
         let warnings = settings.warnings.clone();
         self.kernel.set_tap(tap(&settings, self.run.empty_probes));

@@ -17,7 +17,7 @@ use crate::config;
 use crate::conn::NoControl;
 use crate::exchange::{Exchange, Missing, Record};
 use crate::sink::Sink;
-use crate::sink::queue::{Destination, Takes};
+use crate::sink::queue::{Destination, Opener, Takes};
 
 const FULL: &str = "version: 2
 services: {object_stores: [{type: stdout}]}
@@ -57,8 +57,9 @@ fn run_with(
     let (stats, memory) = (Arc::new(Stats::default()), Arc::new(Memory::new(ceiling)));
     let (closed, _) = bounded(1);
     let takes = Takes { objects: true, events: true };
-    let sink = Box::new(Shelf(shelf.clone()));
-    let sinks = vec![Destination { name: "shelf".into(), takes, sink }];
+    let sink = Shelf(shelf.clone());
+    let open: Opener = Box::new(|| Ok(Box::new(sink)));
+    let sinks = vec![Destination { name: "shelf".into(), takes, place: Some("shelf".into()), open }];
     let (outbox, sinks) = Outbox::start(sinks, memory.clone(), stats.clone(), &closed).unwrap();
     let settings = config::parse("test", settings.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
     let pipeline = Pipeline::new(settings, control, stats, memory.clone(), outbox, workers, 0);

@@ -1,11 +1,13 @@
 //! From the workers to the sinks: batches over bounded channels, one for each store. A worker never waits here; what a
 //! queue has no room for is lost as a whole and counted for that store. A batch that several stores take is shared.
 //!
-//! Sinks can be exchanged for others while records flow: what comes in between is held, and goes to the new ones.
+//! Stores may come and go while records flow: one that goes writes what it was given, and one that takes its place begins
+//! after that.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -20,15 +22,18 @@ use crate::stats::{Memory, Stats, StoreStats};
 /// what [`Memory`] allows, so that one whose end is stuck leaves the others theirs.
 pub const QUEUE: usize = 4096;
 
-const LOCK: &str = "no thread panics with the routes locked";
-
 /// A sink, and what it is for.
 pub struct Destination {
-    /// What it is called in messages and counters; no other store has the name.
+    /// What it is called in messages and counters; no other store has the name, but one that goes.
     pub name: String,
     pub takes: Takes,
-    pub sink: Box<dyn Sink>,
+    /// What only one sink at a time can have open, if there is such a thing.
+    pub place: Option<PathBuf>,
+    pub open: Opener,
 }
+
+/// Opens a sink, once nobody else has its place.
+pub type Opener = Box<dyn FnOnce() -> Result<Box<dyn Sink>> + Send>;
 
 /// Which records a store is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,17 +70,10 @@ impl Drop for Batch {
 #[derive(Clone)]
 struct Queue {
     takes: Takes,
-    sender: Sender<Arc<Batch>>,
+    sender: Sender<(Arc<Batch>, Takes)>,
     /// Bytes in batches that the sink still has to write.
     waiting: Arc<AtomicUsize>,
     store: Arc<StoreStats>,
-}
-
-/// Where batches go.
-enum Routes {
-    To(Vec<Queue>),
-    /// Nowhere for now.
-    Held(Mutex<Vec<Arc<Batch>>>),
 }
 
 /// How much waits for one store.
@@ -87,8 +85,10 @@ pub struct Waiting {
 
 /// Hands batches to every sink.
 pub struct Outbox {
-    /// Locked for writing at a reload only, and never for long.
-    routes: RwLock<Routes>,
+    /// Exchanged at a reload only, for a moment.
+    queues: Arc<RwLock<Vec<Queue>>>,
+    /// Those of them that take events.
+    event_queues: Arc<RwLock<Vec<Queue>>>,
     memory: Arc<Memory>,
     stats: Arc<Stats>,
     /// Bytes in batches that any sink still has to write, each batch counted once.
@@ -97,12 +97,20 @@ pub struct Outbox {
     patient: Arc<AtomicBool>,
     /// How many stores share the memory.
     stores: Arc<AtomicUsize>,
+    /// Hears of a sink whose other end is gone for good.
+    closed: Sender<()>,
 }
 
 /// The sinks' threads.
 #[derive(Default)]
 pub struct SinkThreads {
-    threads: Vec<(String, JoinHandle<()>)>,
+    threads: Vec<SinkThread>,
+}
+
+struct SinkThread {
+    name: String,
+    place: Option<PathBuf>,
+    handle: JoinHandle<()>,
 }
 
 impl Outbox {
@@ -113,65 +121,33 @@ impl Outbox {
         stats: Arc<Stats>,
         closed: &Sender<()>,
     ) -> Result<(Outbox, SinkThreads)> {
-        let (queued, patient, stores) = (Arc::default(), Arc::default(), Arc::default());
-        let routes = RwLock::new(Routes::To(Vec::new()));
-        let mut outbox = Outbox { routes, memory, stats, queued, patient, stores };
+        let outbox = Outbox {
+            queues: Arc::default(),
+            event_queues: Arc::default(),
+            memory,
+            stats,
+            queued: Arc::default(),
+            patient: Arc::default(),
+            stores: Arc::default(),
+            closed: closed.clone(),
+        };
         let mut threads = SinkThreads::default();
-        for destination in destinations {
-            outbox.add(destination, &mut threads, closed)?;
-        }
+        threads.replace(&outbox, &[], destinations)?;
         Ok((outbox, threads))
     }
 
-    /// Starts one more.
-    pub fn add(&mut self, destination: Destination, threads: &mut SinkThreads, closed: &Sender<()>) -> Result<()> {
-        let Destination { name, takes, sink } = destination;
-        let (sender, receiver) = bounded(QUEUE);
-        let (store, waiting) = (self.stats.store(&name), Arc::<AtomicUsize>::default());
-        let writer = Writer {
-            sink,
-            name: name.clone(),
-            takes,
-            waiting: waiting.clone(),
-            store: store.clone(),
+    /// A way to the event stores alone, whichever there are, for a sink that has something to tell them. While it is
+    /// there, they go on.
+    pub fn to_event_stores(&self) -> Outbox {
+        Outbox {
+            queues: self.event_queues.clone(),
+            event_queues: self.event_queues.clone(),
+            memory: self.memory.clone(),
             stats: self.stats.clone(),
-            closed: closed.clone(),
-            is_failing: false,
-        };
-        let thread = thread::Builder::new()
-            .name(format!("sink {name}"))
-            .spawn(move || writer.run(&receiver))
-            .with_context(|| format!("cannot start the thread of the {name} store"))?;
-        threads.threads.push((name, thread));
-        if let Routes::To(queues) = self.routes.get_mut().expect(LOCK) {
-            queues.push(Queue { takes, sender, waiting, store });
-        }
-        self.stores.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// From now on nothing goes to the sinks, which end once they have written what they were given: it is held for others,
-    /// as far as memory allows.
-    pub fn hold(&self) {
-        *self.routes.write().expect(LOCK) = Routes::Held(Mutex::default());
-    }
-
-    /// One without a sink, for those that this one is to [`Outbox::resume`] with.
-    pub fn successor(&self) -> Outbox {
-        Outbox { stores: Arc::default(), ..self.with(Vec::new()) }
-    }
-
-    /// Goes on with the sinks of `other`: what was held goes to them first.
-    pub fn resume(&self, other: Outbox) {
-        let queues = match other.routes.into_inner().expect(LOCK) {
-            Routes::To(queues) => queues,
-            Routes::Held(_) => Vec::new(),
-        };
-        self.stores.store(other.stores.load(Ordering::Relaxed), Ordering::Relaxed);
-        let mut routes = self.routes.write().expect(LOCK);
-        let before = std::mem::replace(&mut *routes, Routes::To(queues));
-        if let (Routes::Held(held), Routes::To(queues)) = (before, &*routes) {
-            held.into_inner().expect(LOCK).iter().for_each(|batch| self.send_to(queues, batch));
+            queued: self.queued.clone(),
+            patient: self.patient.clone(),
+            stores: self.stores.clone(),
+            closed: self.closed.clone(),
         }
     }
 
@@ -182,31 +158,7 @@ impl Outbox {
             batches: queue.sender.len(),
             bytes: queue.waiting.load(Ordering::Relaxed),
         };
-        match &*self.routes.read().expect(LOCK) {
-            Routes::To(queues) => queues.iter().map(waiting).collect(),
-            Routes::Held(_) => Vec::new(),
-        }
-    }
-
-    /// A way to the event stores alone, for a sink that has something to tell them. While it is there, they go on.
-    pub fn to_event_stores(&self) -> Outbox {
-        let queues = match &*self.routes.read().expect(LOCK) {
-            Routes::To(queues) => queues.iter().filter(|queue| queue.takes.events).cloned().collect(),
-            Routes::Held(_) => Vec::new(),
-        };
-        self.with(queues)
-    }
-
-    /// Another one that counts with this one.
-    fn with(&self, queues: Vec<Queue>) -> Outbox {
-        Outbox {
-            routes: RwLock::new(Routes::To(queues)),
-            memory: self.memory.clone(),
-            stats: self.stats.clone(),
-            queued: self.queued.clone(),
-            patient: self.patient.clone(),
-            stores: self.stores.clone(),
-        }
+        self.queues().iter().map(waiting).collect()
     }
 
     /// Bytes that wait for the sinks.
@@ -225,19 +177,11 @@ impl Outbox {
         self.queued.fetch_add(bytes, Ordering::Relaxed);
         let (memory, queued) = (self.memory.clone(), self.queued.clone());
         let batch = Arc::new(Batch { records, objects, bytes, memory, queued });
-        match &*self.routes.read().expect(LOCK) {
-            Routes::To(queues) => self.send_to(queues, &batch),
-            Routes::Held(held) if self.queued() <= self.memory.ceiling() / 2 => held.lock().expect(LOCK).push(batch),
-            Routes::Held(_) => self.stats.lost_queue.add(batch.records.len() as u64),
-        }
-    }
-
-    fn send_to(&self, queues: &[Queue], batch: &Arc<Batch>) {
         let patient = self.patient.load(Ordering::Relaxed);
         let share = self.memory.ceiling() / 2 / self.stores.load(Ordering::Relaxed).max(1);
-        for queue in queues {
-            let wanted = queue.wanted(batch);
-            if wanted > 0 && !queue.send(batch, share, patient) {
+        for queue in &*self.queues() {
+            let wanted = queue.wanted(&batch);
+            if wanted > 0 && !queue.send(&batch, share, patient) {
                 self.stats.lost_queue.add(wanted as u64);
                 queue.store.lost_queue.add(wanted as u64);
             }
@@ -249,6 +193,10 @@ impl Outbox {
         let bytes = size_of::<Record>();
         self.memory.adjust(0, bytes);
         self.send(vec![record], bytes);
+    }
+
+    fn queues(&self) -> RwLockReadGuard<'_, Vec<Queue>> {
+        self.queues.read().expect("no thread panics with the queues locked")
     }
 }
 
@@ -269,8 +217,8 @@ impl Queue {
         }
         self.waiting.fetch_add(batch.bytes, Ordering::Relaxed);
         let sent = match patient {
-            true => self.sender.send(batch.clone()).is_ok(),
-            false => self.sender.try_send(batch.clone()).is_ok(),
+            true => self.sender.send((batch.clone(), self.takes)).is_ok(),
+            false => self.sender.try_send((batch.clone(), self.takes)).is_ok(),
         };
         if !sent {
             self.waiting.fetch_sub(batch.bytes, Ordering::Relaxed);
@@ -280,17 +228,75 @@ impl Queue {
 }
 
 impl SinkThreads {
+    /// From now on records go to those stores that are there and named in `keep`, and to `new` ones. The others write what
+    /// they were given and end; a new one at the place of such a one begins after that, any other one at once. After an
+    /// error everything is as it was.
+    pub fn replace(&mut self, outbox: &Outbox, keep: &[(String, Takes)], new: Vec<Destination>) -> Result<()> {
+        self.threads.retain(|thread| !thread.handle.is_finished());
+        let mut opened = Vec::new();
+        for destination in new {
+            let open: Opener = if self.at(&destination.place).is_some() {
+                destination.open
+            } else {
+                let sink = (destination.open)()?;
+                Box::new(|| Ok(sink))
+            };
+            opened.push(Destination { open, ..destination });
+        }
+        let mut added = Vec::new();
+        for destination in opened {
+            added.push(self.spawn(outbox, destination)?);
+        }
+        let mut queues = outbox.queues.write().expect("no thread panics with the queues locked");
+        queues.retain_mut(|queue| {
+            let kept = keep.iter().find(|(name, _)| *name == queue.store.name);
+            queue.takes = kept.map_or(queue.takes, |(_, takes)| *takes);
+            kept.is_some()
+        });
+        queues.append(&mut added);
+        outbox.stores.store(queues.len(), Ordering::Relaxed);
+        let mut event_queues = outbox.event_queues.write().expect("no thread panics with the queues locked");
+        *event_queues = queues.iter().filter(|queue| queue.takes.events).cloned().collect();
+        Ok(())
+    }
+
+    /// Which thread has the place.
+    fn at(&self, place: &Option<PathBuf>) -> Option<usize> {
+        self.threads.iter().position(|thread| place.is_some() && thread.place == *place)
+    }
+
+    /// Starts a sink behind a queue of its own.
+    fn spawn(&mut self, outbox: &Outbox, destination: Destination) -> Result<Queue> {
+        let Destination { name, takes, place, open } = destination;
+        let before = self.at(&place).map(|at| self.threads.swap_remove(at).handle);
+        let (sender, receiver) = bounded(QUEUE);
+        let (store, waiting) = (outbox.stats.store(&name), Arc::<AtomicUsize>::default());
+        let (queue, title) = (Queue { takes, sender, waiting, store }, format!("sink {name}"));
+        let (waiting, store) = (queue.waiting.clone(), queue.store.clone());
+        let (stats, closed, called) = (outbox.stats.clone(), outbox.closed.clone(), name.clone());
+        let work = move || {
+            // Were it to fail, the log has been told of its panic.
+            before.map(JoinHandle::join);
+            let sink = open().unwrap_or_else(|error| Box::new(Unopened(format!("{error:#}"))));
+            Writer { sink, name: called, waiting, store, stats, closed, is_failing: false }.run(&receiver);
+        };
+        let handle = thread::Builder::new().name(title).spawn(work);
+        let handle = handle.with_context(|| format!("cannot start the thread of the {name} store"))?;
+        self.threads.push(SinkThread { name, place, handle });
+        Ok(queue)
+    }
+
     /// Waits until the sinks have written what they were given; the outbox must be gone. Names those that did not
     /// make it in time.
     pub fn join(self, patience: Duration) -> Vec<String> {
         let deadline = Instant::now() + patience;
         let mut late = Vec::new();
-        for (name, thread) in self.threads {
-            while !thread.is_finished() && Instant::now() < deadline {
+        for SinkThread { name, handle, .. } in self.threads {
+            while !handle.is_finished() && Instant::now() < deadline {
                 thread::sleep(Duration::from_millis(2));
             }
-            if thread.is_finished() {
-                let _ = thread.join();
+            if handle.is_finished() {
+                let _ = handle.join();
             } else {
                 late.push(name);
             }
@@ -299,11 +305,19 @@ impl SinkThreads {
     }
 }
 
+/// Stands for a sink that could not be opened when its place was free: why.
+struct Unopened(String);
+
+impl Sink for Unopened {
+    fn write(&mut self, _: &Record) -> io::Result<()> {
+        Err(io::Error::other(self.0.clone()))
+    }
+}
+
 /// What a sink's thread does.
 struct Writer {
     sink: Box<dyn Sink>,
     name: String,
-    takes: Takes,
     /// As in its queue.
     waiting: Arc<AtomicUsize>,
     store: Arc<StoreStats>,
@@ -315,9 +329,9 @@ struct Writer {
 
 impl Writer {
     /// Ends when all senders are gone and everything is written.
-    fn run(mut self, queue: &Receiver<Arc<Batch>>) {
-        while let Ok(batch) = queue.recv() {
-            self.write(&batch.records);
+    fn run(mut self, queue: &Receiver<(Arc<Batch>, Takes)>) {
+        while let Ok((batch, takes)) = queue.recv() {
+            self.write(&batch.records, takes);
             self.waiting.fetch_sub(batch.bytes, Ordering::Relaxed);
             drop(batch);
             if queue.is_empty() {
@@ -331,9 +345,8 @@ impl Writer {
         self.lose(left);
     }
 
-    fn write(&mut self, records: &[Record]) {
+    fn write(&mut self, records: &[Record], takes: Takes) {
         let (mut written, mut lost) = (0, 0);
-        let takes = self.takes;
         for record in records.iter().filter(|record| takes.has(record)) {
             let result = self.sink.write(record);
             match result {
@@ -407,7 +420,12 @@ mod tests {
     const OBJECTS: Takes = Takes { objects: true, events: false };
 
     fn destination(name: &str, sink: impl Sink + 'static) -> Destination {
-        Destination { name: name.into(), takes: OBJECTS, sink: Box::new(sink) }
+        Destination {
+            name: name.into(),
+            takes: OBJECTS,
+            place: Some(name.into()),
+            open: Box::new(|| Ok(Box::new(sink))),
+        }
     }
 
     fn record() -> Record {
@@ -453,52 +471,95 @@ mod tests {
         assert_eq!((full.written.get(), full.lost(), stats.lost_sink.get()), (0, 2, 2));
     }
 
-    /// Writes down ids once it is let.
-    struct Gated(Receiver<()>, Arc<Mutex<Vec<u64>>>);
+    /// What was written, by whom.
+    type Written = Arc<Mutex<Vec<(&'static str, u64)>>>;
+
+    /// Writes a record once it is let.
+    struct Gated {
+        name: &'static str,
+        written: Written,
+        gate: Receiver<()>,
+    }
 
     impl Sink for Gated {
         fn write(&mut self, record: &Record) -> io::Result<()> {
-            let _ = self.0.recv();
+            let _ = self.gate.recv();
             let Record::Exchange { exchange, .. } = record else { panic!("only exchanges were sent") };
-            self.1.lock().unwrap().push(exchange.id);
+            self.written.lock().unwrap().push((self.name, exchange.id));
             Ok(())
         }
     }
 
-    fn numbered(id: u64) -> Record {
-        let mut exchange = ingress().request("GET / HTTP/1.1\n", "");
-        exchange.id = id;
-        exchange.record(Level::Full, Format::Json)
+    fn send(outbox: &Outbox, ids: std::ops::RangeInclusive<u64>) {
+        for id in ids {
+            let mut exchange = ingress().request("GET / HTTP/1.1\n", "");
+            exchange.id = id;
+            outbox.send(vec![exchange.record(Level::Full, Format::Json)], 0);
+        }
     }
 
     #[test]
-    fn sinks_are_exchanged_without_a_record_lost_or_out_of_order() {
+    fn a_store_that_takes_the_place_of_another_begins_when_that_has_written_everything() {
+        let (written, (open, gate), (closed, _)) = (Written::default(), bounded::<()>(0), bounded(1));
+        let gated = |name| Gated { name, written: written.clone(), gate: gate.clone() };
         let (memory, stats) = (Arc::new(Memory::new(1 << 20)), Arc::new(Stats::default()));
-        let (closed, _closed) = bounded(1);
-        let (open, gate) = bounded::<()>(0);
-        let (first, second) = (Arc::<Mutex<Vec<u64>>>::default(), Arc::<Mutex<Vec<u64>>>::default());
-        let gated = |gate: &Receiver<()>, written: &Arc<Mutex<Vec<u64>>>| {
-            vec![destination("a", Gated(gate.clone(), written.clone()))]
+        let destinations = vec![destination("a", gated("first a")), destination("b", gated("b"))];
+        let (outbox, mut threads) = Outbox::start(destinations, memory, stats.clone(), &closed).unwrap();
+        send(&outbox, 1..=3);
+        let is_open = Arc::new(AtomicBool::new(false));
+        let (second, flag) = (gated("second a"), is_open.clone());
+        let second = Destination {
+            open: Box::new(move || {
+                flag.store(true, Ordering::Relaxed);
+                Ok(Box::new(second))
+            }),
+            ..destination("a", Counting::default())
         };
-        let (outbox, old) = Outbox::start(gated(&gate, &first), memory.clone(), stats.clone(), &closed).unwrap();
-        (1..=3).for_each(|id| outbox.send(vec![numbered(id)], 0));
-        outbox.hold();
-        (4..=5).for_each(|id| outbox.send(vec![numbered(id)], 0));
-        assert!(outbox.waiting().is_empty());
+        threads.replace(&outbox, &[("b".into(), OBJECTS)], vec![second]).unwrap();
+        send(&outbox, 4..=5);
+        threads.replace(&outbox, &[("a".into(), OBJECTS), ("b".into(), Takes::default())], Vec::new()).unwrap();
+        send(&outbox, 6..=6);
+        let names: Vec<String> = outbox.waiting().into_iter().map(|queue| queue.store.name.clone()).collect();
+        assert_eq!((names, is_open.load(Ordering::Relaxed)), (vec!["b".to_owned(), "a".to_owned()], false));
         // From here on nobody waits.
-        drop(open);
-        assert!(old.join(Duration::from_secs(60)).is_empty(), "they end, though the outbox is still there");
-        assert_eq!(*first.lock().unwrap(), [1, 2, 3]);
+        drop((open, outbox));
+        assert_eq!(threads.join(Duration::from_secs(60)), Vec::<String>::new());
+        let all = written.lock().unwrap().clone();
+        let by = |name: &str| all.iter().filter(|(by, _)| *by == name).map(|(_, id)| *id).collect::<Vec<_>>();
+        assert_eq!((by("first a"), by("second a"), by("b")), (vec![1, 2, 3], vec![4, 5, 6], vec![1, 2, 3, 4, 5]));
+        let in_a: Vec<u64> = all.iter().filter(|(name, _)| name.ends_with('a')).map(|(_, id)| *id).collect();
+        assert_eq!(in_a, [1, 2, 3, 4, 5, 6], "one after the other");
+        assert_eq!((stats.written.get(), stats.store("a").written.get()), (11, 6));
+    }
 
-        let (mut other, mut new) = (outbox.successor(), SinkThreads::default());
-        for destination in gated(&gate, &second) {
-            other.add(destination, &mut new, &closed).unwrap();
-        }
-        outbox.resume(other);
-        outbox.send(vec![numbered(6)], 0);
-        drop(outbox);
-        assert!(new.join(Duration::from_secs(60)).is_empty());
-        assert_eq!(*second.lock().unwrap(), [4, 5, 6]);
-        assert_eq!((stats.written.get(), stats.lost_queue.get(), memory.held()), (6, 0, 0));
+    #[test]
+    fn a_store_that_goes_for_good_ends_and_one_that_cannot_be_opened_changes_nothing() {
+        let (written, (open, gate), (closed, _)) = (Written::default(), bounded::<()>(0), bounded(1));
+        drop(open);
+        let (memory, stats) = (Arc::new(Memory::new(1 << 20)), Arc::new(Stats::default()));
+        let gated = Gated { name: "a", written: written.clone(), gate };
+        let (outbox, mut threads) =
+            Outbox::start(vec![destination("a", gated)], memory, stats.clone(), &closed).unwrap();
+        let broken = |place: &str| Destination {
+            open: Box::new(|| anyhow::bail!("it cannot be opened")),
+            ..destination(place, Counting::default())
+        };
+        assert!(threads.replace(&outbox, &[], vec![broken("b")]).is_err());
+        send(&outbox, 1..=1);
+        threads.replace(&outbox, &[], Vec::new()).unwrap();
+        // Nobody wants it, so that nothing is lost.
+        send(&outbox, 2..=2);
+        assert_eq!(threads.join(Duration::from_secs(60)), Vec::<String>::new(), "the outbox is still there");
+        assert_eq!(*written.lock().unwrap(), [("a", 1)]);
+        assert_eq!((stats.lost_queue.get(), outbox.queued()), (0, 0));
+
+        let mut threads = SinkThreads::default();
+        let (release, stuck) = bounded::<()>(0);
+        threads.replace(&outbox, &[], vec![destination("c", Stuck(stuck))]).unwrap();
+        threads.replace(&outbox, &[], vec![broken("c")]).unwrap();
+        send(&outbox, 3..=5);
+        drop((release, outbox));
+        assert!(threads.join(Duration::from_secs(60)).is_empty());
+        assert_eq!((stats.store("c").lost(), stats.lost_sink.get()), (3, 3), "its place was not free at first");
     }
 }

@@ -83,8 +83,9 @@ fn written(redact: &str) -> String {
     let end = Written::default();
     let (stats, memory) = (Arc::new(Stats::default()), Arc::new(Memory::new(1 << 20)));
     let (closed, _) = bounded(1);
-    let sink: Box<dyn Sink> = Box::new(Stdout::on(end.clone()));
-    let written = Destination { name: "written".into(), takes: Takes { objects: true, events: true }, sink };
+    let (sink, takes) = (Stdout::on(end.clone()), Takes { objects: true, events: true });
+    let opener: Opener = Box::new(|| Ok(Box::new(sink)));
+    let written = Destination { name: "written".into(), takes, place: None, open: opener };
     let (outbox, sinks) = Outbox::start(vec![written], memory.clone(), stats.clone(), &closed).unwrap();
     let settings = config::parse("test", settings(redact).as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
     let pipeline = Pipeline::new(settings, Arc::new(NoControl), stats, memory, outbox, 1, 0);

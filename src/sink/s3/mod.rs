@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use object_store::aws::AmazonS3;
 use tokio::sync::watch;
 
 use super::queue::Outbox;
@@ -51,20 +52,24 @@ pub struct S3 {
 }
 
 impl S3 {
-    /// Opens the spool and starts to send what is in it. `folder`: where the spool is, if the store does not say.
-    /// `artifacts`: who is told of objects' URLs. `last_sends`: how long `close` waits for the bucket.
+    /// The way to the bucket. Nothing is sent yet.
+    pub fn connect(store: &S3Store) -> Result<AmazonS3> {
+        client::connect(store, sender::PACE.timeout)
+    }
+
+    /// Opens the spool in `folder` and starts to send what is in it. `artifacts`: who is told of objects' URLs.
+    /// `last_sends`: how long `close` waits for the bucket.
     pub fn open(
         store: &S3Store,
+        bucket: AmazonS3,
         folder: &Path,
         stats: Arc<StoreStats>,
         artifacts: Outbox,
         last_sends: Duration,
     ) -> Result<S3> {
-        let folder = store.spool.path.as_deref().unwrap_or(folder);
         let batch = if matches!(store.mode, S3Mode::Batch(_)) { store.batch } else { OBJECTS };
         let bounds =
             Bounds { segment_bytes: batch.max_bytes, segment_age: batch.max_age, total_bytes: store.spool.max_bytes };
-        let bucket = client::connect(store, sender::PACE.timeout)?;
         let spool = Arc::new(Spool::open(folder, bounds, stats.clone())?);
         let pace = Pace { last_sends, ..sender::PACE };
         S3::start(Sender::new(store, bucket, spool.clone(), stats, artifacts, pace), spool)

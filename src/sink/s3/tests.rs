@@ -13,7 +13,7 @@ use super::sender::{PACE, Pace, Sender};
 use super::*;
 use crate::config::{Compression, Secret, SpoolFolder};
 use crate::exchange::{Format, Level};
-use crate::sink::queue::{Destination, SinkThreads, Takes};
+use crate::sink::queue::{Destination, Opener, SinkThreads, Takes};
 use crate::sink::sample::{Folder, ingress, written};
 use crate::sink::stdout::Stdout;
 use crate::stats::{Memory, Stats};
@@ -148,11 +148,11 @@ impl Rig {
     fn sink(&self) -> (S3, SinkThreads) {
         let (closed, _) = bounded(1);
         let memory = Arc::new(Memory::new(1 << 20));
-        let (mut outbox, mut threads) = Outbox::start(Vec::new(), memory, self.stats.clone(), &closed).unwrap();
         let events = std::fs::File::create(self.folder.0.join("events")).unwrap();
         let takes = Takes { objects: false, events: true };
-        let events = Destination { name: "events".into(), takes, sink: Box::new(Stdout::on(events)) };
-        outbox.add(events, &mut threads, &closed).unwrap();
+        let open: Opener = Box::new(|| Ok(Box::new(Stdout::on(events))));
+        let events = Destination { name: "events".into(), takes, place: Some("events".into()), open };
+        let (outbox, threads) = Outbox::start(vec![events], memory, self.stats.clone(), &closed).unwrap();
         let bounds = Bounds {
             segment_bytes: self.store.batch.max_bytes,
             segment_age: self.store.batch.max_age,
