@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Control;
 use super::dns::Answers;
-use super::sealed::{Cover, Source};
+use super::sealed::{Cover, Source, TELLING};
 use super::stream::{Item, Stream, Why};
 use crate::bpf::{Data, Flow, Order, Role, SocketInfo, Verdict};
 use crate::config::{Settings, Stack, TapDirection, Tapped};
@@ -294,11 +294,11 @@ impl Conn {
         self.advance(env);
     }
 
-    /// The client's first byte says what all others are (RFC 8446 section 5.1: a handshake record).
+    /// The client's first bytes, in one piece mostly, say what all others are.
     fn decide(&mut self, first: &Data) {
-        let stream = &self.streams[first.flow as usize];
-        let Some(&byte) = first.payload.first().filter(|_| stream.position() == Some(first.position)) else { return };
-        self.cover = Cover::of(byte);
+        if self.streams[first.flow as usize].position() == Some(first.position) {
+            self.cover = Cover::of(first.payload);
+        }
     }
 
     /// Goes as far as what has come, and what time has settled, allow.
@@ -354,19 +354,21 @@ impl Conn {
                     || self.http.as_ref().is_some_and(|http| http.is_held_back(env.settled)));
     }
 
-    /// The client's first byte has come by itself, or will not come.
+    /// The client's first bytes have come one by one, or will not come.
     fn decide_late(&mut self, settled: u64) {
         let Some(known) = &self.known else { return };
-        let asked = if known.is_server { Flow::Received } else { Flow::Sent };
-        match self.streams[asked as usize].first_byte() {
-            Some(byte) => self.cover = Cover::of(byte),
-            None => {
-                // Something else came before it for sure.
-                let is_settled = |stream: &mut Stream| stream.front_time().is_some_and(|time| time <= settled);
-                if self.streams.iter_mut().any(is_settled) {
-                    self.cover = Cover::Clear;
-                }
-            }
+        let (asked, answered) = match known.is_server {
+            true => (Flow::Received, Flow::Sent),
+            false => (Flow::Sent, Flow::Received),
+        };
+        let bytes = self.streams[asked as usize].first_bytes(TELLING);
+        self.cover = Cover::of(&bytes);
+        // What is answered already is no hello, whole or not; nor is what lacks its first byte.
+        let is_settled = |stream: &mut Stream| stream.front_time().is_some_and(|time| time <= settled);
+        let is_other = is_settled(&mut self.streams[answered as usize])
+            || bytes.is_empty() && is_settled(&mut self.streams[asked as usize]);
+        if is_other && matches!(self.cover, Cover::Undecided) {
+            self.cover = Cover::Clear;
         }
     }
 
@@ -407,6 +409,12 @@ impl Conn {
             for (stream, position) in self.streams.iter_mut().zip(closing.final_positions) {
                 stream.close(position, closing.time);
             }
+        }
+        if matches!(self.cover, Cover::Undecided) {
+            self.decide_late(u64::MAX);
+        }
+        if matches!(self.cover, Cover::Undecided) {
+            self.cover = Cover::Clear;
         }
         self.advance(env);
         if matches!(&self.cover, Cover::Sealed(sealed) if sealed.session.is_waiting()) {

@@ -12,10 +12,13 @@ use crate::tls::{self, Piece, Secrets, Session, Side, State};
 /// Ciphertext that may wait for its secret in the TLS layer; what comes behind it stays in the streams.
 const HELD_MOST: usize = 1 << 20;
 
+/// Bytes of a client that say whether it speaks TLS, for sure.
+pub(super) const TELLING: usize = 10;
+
 /// What the bytes of a connection are, before they are read as HTTP.
 #[derive(Default)]
 pub(super) enum Cover {
-    /// The client's first byte has not come.
+    /// The client's first bytes have not come.
     #[default]
     Undecided,
     Clear,
@@ -23,11 +26,12 @@ pub(super) enum Cover {
 }
 
 impl Cover {
-    /// Nothing but TLS begins with a record of its handshake (RFC 8446 section 5.1).
-    pub(super) fn of(first: u8) -> Cover {
-        match tls::looks_like_client(&[first]) {
+    /// What a client's first bytes say; too few say nothing.
+    pub(super) fn of(first: &[u8]) -> Cover {
+        match tls::looks_like_client(first) {
+            None => Cover::Undecided,
             Some(false) => Cover::Clear,
-            _ => Cover::Sealed(Box::new(Sealed::new())),
+            Some(true) => Cover::Sealed(Box::new(Sealed::new())),
         }
     }
 }

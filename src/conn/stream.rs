@@ -114,11 +114,16 @@ impl Stream {
         self.next.map(|next| next as u32)
     }
 
-    /// The byte that comes next, where it has come.
-    pub fn first_byte(&self) -> Option<u8> {
-        let piece = self.pieces.iter().find(|piece| piece.len > 0)?;
-        let at = self.next?.checked_sub(piece.start)?;
-        piece.data.as_ref()?.get(at as usize).copied()
+    /// The first of the bytes that come next, as far as they have come: at most so many.
+    pub fn first_bytes(&self, most: usize) -> Vec<u8> {
+        let (mut bytes, mut at) = (Vec::new(), self.next);
+        for piece in self.pieces.iter().filter(|piece| piece.len > 0) {
+            let (Some(next), Some(data)) = (at, &piece.data) else { break };
+            let Some(known) = next.checked_sub(piece.start).and_then(|old| data.get(old as usize..)) else { break };
+            bytes.extend(known.iter().take(most - bytes.len()));
+            at = Some(next.max(piece.end()));
+        }
+        bytes
     }
 
     /// Whether these bytes can be handed on at once; if so, they count as handed on.

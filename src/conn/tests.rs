@@ -315,8 +315,8 @@ fn a_connection_whose_end_was_lost_is_asked_for() {
 fn another_protocol_is_ignored_and_the_kernel_told() {
     let mut bench = Bench::new();
     bench.open(10);
-    bench.received(0, b"\x16\x03\x01\x02\x00", 11);
-    bench.sent(0, b"\x16\x03\x03\x02\x00", 12);
+    bench.received(0, b"\x03\x00\x00\x13\x0e", 11);
+    bench.sent(0, b"\x03\x00\x00\x13\x0e", 12);
     assert_eq!(bench.control.orders.lock().unwrap().last().unwrap().verdict, Verdict::Drop);
     bench.received(5, GET, 13);
     bench.close(5, 5 + GET.len() as u32, 20);

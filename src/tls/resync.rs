@@ -78,7 +78,6 @@ impl Gap {
 }
 
 /// What a search came to.
-#[expect(clippy::large_enum_variant, reason = "one at a time, and moved at once")]
 pub(super) enum Found {
     /// A record begins `at` there, which `opener` opens. `unseen` bytes of data are missing before it.
     Record { phase: Phase, opener: Box<Opener>, at: usize, unseen: u64, is_updated: bool },

@@ -165,3 +165,16 @@ proptest! {
         let _ = functions(&file(&bytes));
     }
 }
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_probe_is_put_where_the_kernel_need_not_step() {
+    // test rdi, rdi; je: EVP_KDF_derive of OpenSSL 3
+    assert_eq!(emulated(&[0x48, 0x85, 0xFF, 0x74, 0x13, 0x48, 0x8B]), 3);
+    assert_eq!(emulated(&[0xF3, 0x0F, 0x1E, 0xFA, 0x48, 0x85, 0xFF, 0x0F, 0x84]), 7);
+    assert_eq!(emulated(&[0xF3, 0x0F, 0x1E, 0xFA, 0x41, 0x57]), 4);
+    assert_eq!(emulated(&[0x55, 0x48]), 0);
+    // sub rsp, 16: behind it, arguments on the stack lie elsewhere.
+    assert_eq!(emulated(&[0x48, 0x83, 0xEC, 0x10, 0x55]), 0);
+    assert_eq!(emulated(&[]), 0);
+}
