@@ -379,7 +379,13 @@ impl Conn {
         };
         sealed.read(&mut self.streams, known.is_server, settled, env.secrets);
         let uncovered = match sealed.session.state() {
-            tls::State::NotTls => return self.ignore(env),
+            tls::State::NotTls => {
+                sealed.read_as_clear();
+                if known.connection.tls.is_some() {
+                    known.connection = Arc::new(Connection { tls: None, ..(*known.connection).clone() });
+                }
+                return;
+            }
             tls::State::Uncovered(why) => Some(why),
             _ => None,
         };

@@ -68,6 +68,10 @@ impl Plain {
             Piece::Unseen { len, time, why } => Item::Unseen { len, time, why },
             Piece::End { time } => Item::End { time },
         };
+        self.keep(item);
+    }
+
+    fn keep(&mut self, item: Item) {
         self.held += weight(&item);
         self.items.push_back(item);
     }
@@ -95,20 +99,28 @@ pub(super) struct Sealed {
     pub(super) session: Session,
     /// By [`Flow`].
     pub(super) plain: [Plain; 2],
+    /// What has come as it is, until the server has answered; then, if that was no hello, nothing is in TLS.
+    early: Option<Vec<(Flow, Item)>>,
+    is_clear: bool,
 }
 
 impl Sealed {
     pub(super) fn new() -> Sealed {
-        Sealed { session: Session::new(), plain: Default::default() }
+        Sealed { session: Session::new(), plain: Default::default(), early: Some(Vec::new()), is_clear: false }
     }
 
     /// Takes in what the streams have, as far as it can be opened or kept.
     pub(super) fn read(&mut self, streams: &mut [Stream; 2], is_server: bool, settled: u64, secrets: &Secrets) {
-        let Sealed { session, plain } = self;
+        let Sealed { session, plain, early, is_clear } = self;
         let flow_of = |side: Side| match is_server == (side == Side::Client) {
             true => Flow::Received,
             false => Flow::Sent,
         };
+        if *is_clear {
+            return plain.iter_mut().zip(streams).for_each(|(plain, stream)| {
+                std::iter::from_fn(|| stream.take(settled)).for_each(|item| plain.keep(item));
+            });
+        }
         let mut out = |side: Side, piece: Piece| plain[flow_of(side) as usize].push(piece);
         session.resume(settled, secrets, &mut out);
         let mut sides = [Side::Client, Side::Server];
@@ -125,12 +137,26 @@ impl Sealed {
                 Item::End { time } => Piece::End { time: *time },
             };
             session.take(side, piece, secrets, &mut out);
+            if session.info().version.is_some() {
+                *early = None;
+            } else if let Some(early) = early {
+                early.push((flow_of(side), item));
+            }
+        }
+    }
+
+    /// The server's answer was no hello: what has come, and what will, is to be read as it is.
+    pub(super) fn read_as_clear(&mut self) {
+        self.is_clear = true;
+        for (flow, item) in self.early.take().unwrap_or_default() {
+            self.plain[flow as usize].keep(item);
         }
     }
 
     /// Bytes of memory.
     pub(super) fn held(&self) -> usize {
-        self.session.held() + self.plain.iter().map(|plain| plain.held).sum::<usize>()
+        let early = self.early.iter().flatten().map(|(_, item)| weight(item)).sum::<usize>();
+        early + self.session.held() + self.plain.iter().map(|plain| plain.held).sum::<usize>()
     }
 
     /// Whether something can go on without another event.

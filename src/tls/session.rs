@@ -735,8 +735,10 @@ impl Session {
 
     /// The stream of a side ended.
     fn end(&mut self, side: Side, time: u64, io: &mut Io) {
+        let is_open = self.state == State::Open;
         let half = self.half(side);
-        if half.has_data()
+        // Where the other side's data is opened, what was lost of this side's handshake may have had data behind it.
+        if (half.has_data() || is_open)
             && let Some(gap) = half.gap.take()
         {
             (io.out)(side, Piece::Unseen { len: gap.len(), time: gap.time, why: gap.why });
