@@ -15,6 +15,7 @@ use super::text::{Kind, Text};
 use super::{State, own};
 use crate::bpf::{Fill, Kernel};
 use crate::pipeline::Pipeline;
+use crate::plugin::http_metrics::{self, Class};
 use crate::sink::queue::{self, Waiting};
 use crate::stats::traffic::{BOUNDS, DIRECTIONS, PROTOCOLS, STATUSES};
 use crate::stats::{Memory, Stats, StoreStats};
@@ -39,6 +40,7 @@ pub(super) fn page(state: &State) -> String {
     text.single("sidetap_ready", Gauge, "1 while it captures.", u8::from(state.is_ready()));
     if let Some(Sources { pipeline, kernel, fills }) = sources {
         traffic(&mut text, &pipeline.stats);
+        by_name(&mut text, &pipeline.stats);
         lost(&mut text, &pipeline.stats, kernel);
         in_the_kernel(&mut text, &pipeline.stats, kernel, fills);
         stores(&mut text, pipeline);
@@ -88,6 +90,37 @@ fn traffic(text: &mut Text, stats: &Stats) {
         let bytes = traffic.bytes(d, p);
         for (flow, bytes) in [("sent", bytes.sent), ("received", bytes.received)] {
             text.sample(&[("direction", direction), ("protocol", protocol), ("flow", flow)], bytes);
+        }
+    }
+}
+
+/// What the plugin `http_metrics` counts by name: of as few names as its settings say.
+fn by_name(text: &mut Text, stats: &Stats) {
+    let (hosts, backends) = (stats.http.hosts(), stats.http.backends());
+    let host = ("host", "sidetap_host_transactions_total", "sidetap_host_transaction_duration_seconds", hosts);
+    let backend =
+        ("backend", "sidetap_backend_transactions_total", "sidetap_backend_transaction_duration_seconds", backends);
+    for (label, transactions, durations, names) in [host, backend] {
+        if names.is_empty() {
+            continue;
+        }
+        text.family(transactions, Counter, "Transactions, by name, where the plugin http_metrics counts them.");
+        for (name, classes) in &names {
+            for (class, series) in Class::ALL.iter().zip(classes.iter()) {
+                text.sample(&[(label, &**name), ("status", class.name())], series.count.get());
+            }
+        }
+        text.family(durations, Histogram, "Their durations, where both sides were seen.");
+        for (name, classes) in &names {
+            let mut buckets = [0; http_metrics::BOUNDS.len() + 1];
+            for series in classes.iter() {
+                let mut below = 0;
+                for (bucket, (_, count)) in buckets.iter_mut().zip(series.durations.cumulative()) {
+                    *bucket += count - std::mem::replace(&mut below, count);
+                }
+            }
+            let sum = classes.iter().map(|series| series.durations.sum()).sum();
+            text.histogram(&[(label, &**name)], http_metrics::BOUNDS, &buckets, sum);
         }
     }
 }

@@ -166,6 +166,11 @@ impl<'a> Item<'a> {
         None
     }
 
+    /// Whether it is a value by itself: neither a list, nor keys with values, nor nothing.
+    pub fn is_scalar(&self) -> bool {
+        matches!(self.node.value, Value::Scalar(_))
+    }
+
     fn map(&self) -> Option<&'a [(Key, Node)]> {
         match &self.node.value {
             Value::Null => Some(&[]),

@@ -254,6 +254,11 @@ fn otel(item: &Item, env: Environment) -> Option<Store> {
 
 /// `{type: env, value: NAME}` or `{type: text, value: LITERAL}`.
 fn secret(item: &Item, env: Environment) -> Option<Secret> {
+    if item.is_scalar() {
+        // What stands there may be the secret itself, which no message may quote.
+        item.error("expected keys with values: `type: env` or `type: text`, and `value`");
+        return None;
+    }
     let section = item.section(&["type", "value"])?;
     let from_environment =
         section.required("type", ", expected env or text")?.choice(&[("env", true), ("text", false)]);

@@ -543,7 +543,7 @@ fn stores_that_are_wrong() {
         ),
         (
             "{type: otel, headers: {authorization: abc}}",
-            "4:45: services.object_stores[0].headers.authorization: expected keys with values, found \"abc\"",
+            "4:45: services.object_stores[0].headers.authorization: expected keys with values: `type: env` or `type: text`, and `value`",
         ),
         ("{type: file}", "4:7: services.object_stores[0]: \"path\" is missing; name the file to write to"),
         (
