@@ -9,7 +9,9 @@ use super::*;
 
 /// A file without a name.
 fn file(bytes: &[u8]) -> File {
-    let path = std::env::temp_dir().join(format!("sidetap-elf-{:?}", std::thread::current().id()));
+    // Tests run in processes of their own, or in threads of one.
+    let (process, thread) = (std::process::id(), std::thread::current().id());
+    let path = std::env::temp_dir().join(format!("sidetap-elf-{process}-{thread:?}"));
     let mut file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
     std::fs::remove_file(path).unwrap();
     file.write_all(bytes).unwrap();
