@@ -265,8 +265,8 @@ fn wget(path: CapturePath) {
 /// A client and a server, as built and stripped.
 fn go(path: CapturePath) {
     let Some(go) = installed("go") else { return };
-    let scene = Scene::start();
     for (name, flags) in [("plain", ""), ("stripped", "-s -w")] {
+        let scene = Scene::start();
         let exe = scene.folder.path().join(name);
         let mut build = Command::new(&go);
         build.env("GO111MODULE", "off").env("GOCACHE", std::env::temp_dir().join("sidetap-go-cache"));

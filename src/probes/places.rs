@@ -71,10 +71,13 @@ fn mapping(pid: u32, line: &str) -> Option<Mapping> {
     let (range, permissions) = (fields.next()?, fields.next()?);
     let (device, inode, path) = (fields.nth(1)?, fields.next()?, fields.next()?);
     let inode = inode.parse().ok().filter(|&inode| inode != 0)?;
+    // The list pads addresses with zeros, the names in map_files have none.
+    let (start, end) = range.split_once('-')?;
+    let (start, end) = (start.trim_start_matches('0'), end.trim_start_matches('0'));
     (permissions.as_bytes().get(2) == Some(&b'x')).then(|| Mapping {
         device: device.to_owned(),
         inode,
-        file: format!("/proc/{pid}/map_files/{range}").into(),
+        file: format!("/proc/{pid}/map_files/{start}-{end}").into(),
         name: path.trim_start().to_owned(),
     })
 }
@@ -132,6 +135,8 @@ mod tests {
             ("fe:01", 1234, "/usr/lib/lib a.so (deleted)")
         );
         assert_eq!(found.file, Path::new("/proc/5/map_files/7f0-7f8"));
+        let low = mapping(5, "00401000-0059f000 r-xp 00001000 fe:01 7 /a\n").expect("code at a low address");
+        assert_eq!(low.file, Path::new("/proc/5/map_files/401000-59f000"));
         for other in [
             "7f0-7f8 r--p 0 fe:01 1234 /a",
             "7f0-7f8 r-xp 0 00:00 0 [vdso]",
