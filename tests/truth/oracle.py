@@ -100,9 +100,10 @@ def _ingress(line: Logged, made: Made | None, served: list[Served], world: World
     elif served and served[-1].response_whole:
         one.request, one.response = Body(served[-1].got, served[-1].got_sha), _sent(served[-1])
     if line.ending == "--" and line.active_ms >= 0:
-        # Where the end of the connection is that of the response, HAProxy waits for it; and its timer of the first
-        # request in TLS starts with the end of the handshake.
-        is_exact = not line.path.startswith("/close/") and not world.setting.is_tls("front")
+        # Where the end of the connection is that of the response, HAProxy waits for it; after an upgrade, for the end of
+        # the tunnel; and its timer of the first request in TLS starts with the end of the handshake.
+        ends_later = line.path.startswith("/close/") or line.status == 101
+        is_exact = not ends_later and not world.setting.is_tls("front")
         one.duration = Timer(line.active_ms, exact=is_exact)
     # Interim responses and what follows an upgrade are in its counts and not in ours.
     if line.ending == "--" and line.status > 101 and not (made and made.is_continued):

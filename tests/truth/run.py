@@ -192,9 +192,10 @@ def _check_oracles(cell: Cell, world: World, verdict: Verdict) -> None:
 
 def _check_links(connections: list[Connection], world: World, verdict: Verdict) -> None:
     """Connections that were closed while the agent was there have moved as many bytes as the clients say."""
-    ends = {link.source: link for link in world.recorded.links}
+    # HAProxy's own connections to the server may have the same source.
+    ends = {(link.source, link.destination): link for link in world.recorded.links}
     for connection in connections:
-        link = ends.get(connection.local)
+        link = ends.get((connection.local, connection.peer))
         if link is None:
             continue
         verdict.links += 1

@@ -35,6 +35,7 @@ class Connection:
         self.socket.connect(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.local = "{}:{}".format(*self.socket.getsockname())
+        self.peer = f"127.0.0.1:{port}"
         if tls:
             self.socket = tls.wrap_socket(self.socket)
         self.buffer = bytearray()
