@@ -354,6 +354,8 @@ pub(super) fn open_for(path: CapturePath) -> Result<OpenSidetapSkel<'static>> {
     let mut open = SidetapSkelBuilder::default().open(storage).context("cannot open the BPF object")?;
     open.maps.scratches.set_max_entries(cpus as u32).context("cannot size the BPF map `scratches`")?;
     open.maps.buffers.set_max_entries(cpus as u32).context("cannot size the BPF map `buffers`")?;
+    let constants = open.maps.rodata_data.as_deref_mut().context("the BPF object has no constants")?;
+    constants.is_preemptible = is_preemptible();
     choose_programs(&mut open, path);
     Ok(open)
 }
