@@ -16,11 +16,11 @@
 /* These receive nothing from the stream: a look, an error report, the urgent byte beside it. */
 #define MSG_NO_CONSUMPTION (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB)
 
-/* The first program says that it has taken in this thread's call. */
+/* The first program says that it has taken in this thread's call, where there is a second. */
 static __always_inline void take_call(void)
 {
 	__u32 thread = bpf_get_current_pid_tgid(), slot = thread & (TAKEN - 1);
-	__u32 *taker = bpf_map_lookup_elem(&taken, &slot);
+	__u32 *taker = is_preemptible ? bpf_map_lookup_elem(&taken, &slot) : NULL;
 
 	if (taker)
 		*taker = thread;

@@ -90,6 +90,9 @@ fn is_attribute(part: &[u8]) -> bool {
 
 /// `http://name:password@host/` is `http://***@host/`; so it is with an authority alone.
 pub(super) fn mask_user(url: &mut [u8]) -> usize {
+    if memchr::memchr(b'@', url).is_none() {
+        return url.len();
+    }
     let begin = memchr::memmem::find(url, b"://").map_or(0, |at| at + 3);
     let end = url[begin..].iter().position(|byte| b"/?#".contains(byte)).map_or(url.len(), |len| begin + len);
     let Some(user) = url[begin..end].iter().rposition(|&byte| byte == b'@') else { return url.len() };
