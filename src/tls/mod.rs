@@ -56,4 +56,4 @@ pub enum Piece<'a> {
 pub type Out<'a> = dyn FnMut(Side, Piece) + 'a;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

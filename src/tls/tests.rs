@@ -1,7 +1,7 @@
 //! Whole connections: between two ends of rustls, and as OpenSSL was recorded.
 
 mod gaps;
-mod pair;
+pub(crate) mod pair;
 mod recorded;
 
 use std::sync::{Arc, Mutex};
