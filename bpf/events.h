@@ -110,20 +110,18 @@ enum limit {
 /* which secret of TLS an event holds */
 enum secret_label {
 	/* HKDF-Expand-Label: the secret that is expanded, and the hash of the handshake so far as context */
-	SECRET_CLIENT_EARLY = 1,
-	SECRET_CLIENT_HANDSHAKE = 2,
-	SECRET_SERVER_HANDSHAKE = 3,
-	SECRET_CLIENT_APPLICATION = 4,
-	SECRET_SERVER_APPLICATION = 5,
+	SECRET_EARLY = 1,
+	SECRET_HANDSHAKE = 2,
+	SECRET_APPLICATION = 3,
 	/* TLS 1.2 and before: the master secret, and the client random as context */
-	SECRET_MASTER = 6,
+	SECRET_MASTER = 4,
 	/* lines of a key log: what they say, and the client random as context */
-	SECRET_LOG_MASTER = 7,
-	SECRET_LOG_CLIENT_EARLY = 8,
-	SECRET_LOG_CLIENT_HANDSHAKE = 9,
-	SECRET_LOG_SERVER_HANDSHAKE = 10,
-	SECRET_LOG_CLIENT_APPLICATION = 11,
-	SECRET_LOG_SERVER_APPLICATION = 12,
+	SECRET_LOG_MASTER = 5,
+	SECRET_LOG_CLIENT_EARLY = 6,
+	SECRET_LOG_CLIENT_HANDSHAKE = 7,
+	SECRET_LOG_SERVER_HANDSHAKE = 8,
+	SECRET_LOG_CLIENT_APPLICATION = 9,
+	SECRET_LOG_SERVER_APPLICATION = 10,
 };
 
 /* what the text of a process's event holds, in this order; paths as components, the last one first */

@@ -123,13 +123,13 @@ static __always_inline __u8 label_of(const __u32 *text, __u64 length)
 
 	if (length == LABEL_LEN && text[1] == FOUR(' ', 't', 'r', 'a') && last == FOUR('f', 'f', 'i', 0)) {
 		if (text[0] == FOUR('s', ' ', 'h', 's'))
-			return SECRET_SERVER_HANDSHAKE;
+			return SECRET_HANDSHAKE;
 		if (text[0] == FOUR('s', ' ', 'a', 'p'))
-			return SECRET_SERVER_APPLICATION;
+			return SECRET_APPLICATION;
 	}
 	if (length == LABEL_EARLY_LEN && text[0] == FOUR('c', ' ', 'e', ' ') && text[1] == FOUR('t', 'r', 'a', 'f') &&
 	    last == FOUR('f', 'i', 'c', 0))
-		return SECRET_CLIENT_EARLY;
+		return SECRET_EARLY;
 	return 0;
 }
 

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use sidetap::bpf::Event;
 use sidetap::recording::{Frame, Recording};
-use sidetap::tls::{Label, LogLabel, Secret};
+use sidetap::tls::{Epoch, LogLabel, Secret};
 use support::program::Program;
 use support::sidetap::{CapturePath, Sidetap, assert_root, tap};
 use support::{LIMIT, Scratch, free_port};
@@ -111,10 +111,10 @@ fn derived(secrets: &[(u32, Secret)], process: u32) -> Vec<(String, String)> {
     let mut derived = Vec::new();
     for (_, secret) in secrets.iter().filter(|(pid, _)| *pid == process) {
         match secret {
-            Secret::Expand { label, secret, context } => {
-                let (line, texts) = match label {
-                    Label::ServerHandshake => ("handshake_traffic_secret", ["c hs traffic", "s hs traffic"]),
-                    Label::ServerApplication => ("traffic_secret_0", ["c ap traffic", "s ap traffic"]),
+            Secret::Expand { epoch, secret, context } => {
+                let (line, texts) = match epoch {
+                    Epoch::Handshake => ("handshake_traffic_secret", ["c hs traffic", "s hs traffic"]),
+                    Epoch::Application => ("traffic_secret_0", ["c ap traffic", "s ap traffic"]),
                     other => panic!("not needed: {other:?}"),
                 };
                 for (side, text) in ["client", "server"].into_iter().zip(texts) {

@@ -6,7 +6,7 @@ use plain::Plain;
 
 use super::types;
 use crate::exchange::Address;
-use crate::tls::{Label, LogLabel, Secret};
+use crate::tls::{Epoch, LogLabel, Secret};
 
 /// Which way bytes went, seen from the watched process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,16 +272,14 @@ fn secret(event: &types::secret_event) -> Option<Secret> {
     if secret.is_empty() || context.is_empty() {
         return None;
     }
-    let expand = |label, context| Some(Secret::Expand { label, secret: secret.clone(), context });
+    let expand = |epoch, context| Some(Secret::Expand { epoch, secret: secret.clone(), context });
     let log = |label, random: Vec<u8>| {
         Some(Secret::Log { label, client_random: random.try_into().ok()?, secret: secret.clone() })
     };
     match secret_label(event.label.into()) {
-        secret_label::SECRET_CLIENT_EARLY => expand(Label::ClientEarly, context),
-        secret_label::SECRET_CLIENT_HANDSHAKE => expand(Label::ClientHandshake, context),
-        secret_label::SECRET_SERVER_HANDSHAKE => expand(Label::ServerHandshake, context),
-        secret_label::SECRET_CLIENT_APPLICATION => expand(Label::ClientApplication, context),
-        secret_label::SECRET_SERVER_APPLICATION => expand(Label::ServerApplication, context),
+        secret_label::SECRET_EARLY => expand(Epoch::Early, context),
+        secret_label::SECRET_HANDSHAKE => expand(Epoch::Handshake, context),
+        secret_label::SECRET_APPLICATION => expand(Epoch::Application, context),
         secret_label::SECRET_MASTER => Some(Secret::Master { master: secret, client_random: context.try_into().ok()? }),
         secret_label::SECRET_LOG_MASTER => log(LogLabel::ClientRandom, context),
         secret_label::SECRET_LOG_CLIENT_EARLY => log(LogLabel::ClientEarly, context),

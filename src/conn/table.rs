@@ -118,7 +118,7 @@ impl Table {
                 }
             }
             Event::Exit { time, pid, started } => env.processes.exited(pid, started, time),
-            Event::Secret { time, pid, secret } => env.secrets.put(pid, time, secret),
+            Event::Secret { time, secret, .. } => env.secrets.put(time, secret),
         }
     }
 

@@ -11,8 +11,8 @@ use super::suite::{Hash, Suite};
 
 /// What a side's records are sealed with, in the order of a connection's life (RFC 8446 section 2). TLS 1.2 knows
 /// `Application` only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Epoch {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Epoch {
     Early,
     Handshake,
     Application,

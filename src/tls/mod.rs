@@ -26,8 +26,9 @@ mod secrets;
 mod session;
 mod suite;
 
+pub use keys::Epoch;
 pub use record::looks_like_client;
-pub use secrets::{Label, LogLabel, Secret, Secrets};
+pub use secrets::{LogLabel, Secret, Secrets};
 pub use session::{Info, Session, State, Uncovered};
 
 use crate::conn::Why;

@@ -11,6 +11,7 @@ use ring::digest::{SHA256, digest};
 use zeroize::Zeroizing;
 
 use super::keylog::Line;
+use super::keys::Epoch;
 use super::session::PATIENCE;
 
 /// How long after it was derived a secret can be asked for, in ns of the events' time: the bytes that it opens may be as
@@ -30,8 +31,9 @@ const ROOM_LEAST: usize = 64;
 /// What a library was seen deriving.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
-    /// HKDF-Expand-Label (RFC 8446 section 7.1): `secret` is the PRK, `context` the transcript hash.
-    Expand { label: Label, secret: Vec<u8>, context: Vec<u8> },
+    /// HKDF-Expand-Label (RFC 8446 section 7.1) for a traffic secret of that epoch: `secret` is the PRK, `context` the
+    /// transcript hash. Both sides' traffic secrets come of these two.
+    Expand { epoch: Epoch, secret: Vec<u8>, context: Vec<u8> },
     /// The master secret of TLS 1.2, when keys are expanded from it (RFC 5246 section 6.3).
     Master { master: Vec<u8>, client_random: [u8; 32] },
     /// A line of an NSS key log: a traffic secret (or, for CLIENT_RANDOM, the master secret).
@@ -42,21 +44,11 @@ impl fmt::Debug for Secret {
     /// Says which, never what.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Secret::Expand { label, .. } => write!(f, "Expand({label:?})"),
+            Secret::Expand { epoch, .. } => write!(f, "Expand({epoch:?})"),
             Secret::Master { .. } => write!(f, "Master"),
             Secret::Log { label, .. } => write!(f, "Log({label:?})"),
         }
     }
-}
-
-/// What HKDF-Expand-Label was asked for: "c e traffic", "c hs traffic", "s hs traffic", "c ap traffic", "s ap traffic".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Label {
-    ClientEarly,
-    ClientHandshake,
-    ServerHandshake,
-    ClientApplication,
-    ServerApplication,
 }
 
 /// The first word of a key log's line.
@@ -172,19 +164,17 @@ impl Secrets {
     }
 
     /// Keeps a secret that was derived at that time. One that can be no secret of its kind is not kept.
-    pub fn put(&self, _pid: u32, time: u64, secret: Secret) {
+    pub fn put(&self, time: u64, secret: Secret) {
         let (kind, id, value) = match secret {
-            Secret::Expand { label, secret, context } => {
+            Secret::Expand { epoch, secret, context } => {
                 let secret = Zeroizing::new(secret);
                 if !is_hash(&context) || secret.len() != context.len() {
                     return;
                 }
-                match label {
-                    Label::ClientEarly => (Kind::Early, first(&context), secret),
-                    Label::ClientHandshake | Label::ServerHandshake => (Kind::Handshake, first(&context), secret),
-                    Label::ClientApplication | Label::ServerApplication => {
-                        (Kind::Transcript, digest_of(&secret), Zeroizing::new(context))
-                    }
+                match epoch {
+                    Epoch::Early => (Kind::Early, first(&context), secret),
+                    Epoch::Handshake => (Kind::Handshake, first(&context), secret),
+                    Epoch::Application => (Kind::Transcript, digest_of(&secret), Zeroizing::new(context)),
                 }
             }
             Secret::Master { master, client_random } => (Kind::Master, client_random, Zeroizing::new(master)),
@@ -202,7 +192,7 @@ impl Secrets {
             shard.drop_oldest();
         }
         shard.order.push_back((time, (kind, id)));
-        // Both ends of a connection may be on this machine, and both of its labels lead here.
+        // Both ends of a connection may be on this machine.
         let used = shard.entries.get(&(kind, id)).is_some_and(|entry| entry.used && entry.value == value);
         shard.entries.insert((kind, id), Entry { value, time, used });
     }
@@ -296,41 +286,39 @@ mod tests {
     }
 
     #[test]
-    fn both_labels_of_the_handshake_lead_to_its_secret() {
-        for label in [Label::ClientHandshake, Label::ServerHandshake] {
-            let secrets = Secrets::new();
-            secrets.put(1, 0, Secret::Expand { label, secret: vec![1; 48], context: vec![2; 48] });
-            assert_eq!(secrets.handshake(&[2; 48]).unwrap()[..], [1; 48]);
-            assert!(secrets.handshake(&[3; 48]).is_none());
-            assert!(secrets.early(&[2; 48]).is_none());
-        }
+    fn a_transcript_leads_to_the_secret_of_its_epoch() {
+        let secrets = Secrets::new();
+        secrets.put(0, Secret::Expand { epoch: Epoch::Handshake, secret: vec![1; 48], context: vec![2; 48] });
+        assert_eq!(secrets.handshake(&[2; 48]).unwrap()[..], [1; 48]);
+        assert!(secrets.handshake(&[3; 48]).is_none());
+        assert!(secrets.early(&[2; 48]).is_none());
     }
 
     #[test]
     fn the_master_secret_leads_to_the_transcript() {
         let secrets = Secrets::new();
-        let label = Label::ClientApplication;
-        secrets.put(1, 0, Secret::Expand { label, secret: vec![1; 32], context: vec![2; 32] });
+        let epoch = Epoch::Application;
+        secrets.put(0, Secret::Expand { epoch, secret: vec![1; 32], context: vec![2; 32] });
         assert_eq!(secrets.transcript(&[1; 32]).unwrap()[..], [2; 32]);
     }
 
     #[test]
     fn what_cannot_be_a_secret_is_not_kept() {
         let secrets = Secrets::new();
-        let label = Label::ClientHandshake;
-        secrets.put(1, 0, Secret::Expand { label, secret: vec![1; 32], context: vec![] });
-        secrets.put(1, 0, Secret::Expand { label, secret: vec![1; 32], context: vec![2; 48] });
-        secrets.put(1, 0, Secret::Expand { label, secret: vec![1; 1000], context: vec![2; 1000] });
-        secrets.put(1, 0, Secret::Master { master: vec![1; 32], client_random: [0; 32] });
-        secrets.put(1, 0, Secret::Log { label: LogLabel::ClientEarly, client_random: [0; 32], secret: vec![0; 31] });
+        let epoch = Epoch::Handshake;
+        secrets.put(0, Secret::Expand { epoch, secret: vec![1; 32], context: vec![] });
+        secrets.put(0, Secret::Expand { epoch, secret: vec![1; 32], context: vec![2; 48] });
+        secrets.put(0, Secret::Expand { epoch, secret: vec![1; 1000], context: vec![2; 1000] });
+        secrets.put(0, Secret::Master { master: vec![1; 32], client_random: [0; 32] });
+        secrets.put(0, Secret::Log { label: LogLabel::ClientEarly, client_random: [0; 32], secret: vec![0; 31] });
         assert!(secrets.is_empty());
     }
 
     #[test]
     fn one_that_nobody_asks_for_goes_after_its_time() {
         let secrets = Secrets::new();
-        secrets.put(1, 10, master(1));
-        secrets.put(1, 12, master(2));
+        secrets.put(10, master(1));
+        secrets.put(12, master(2));
         secrets.expire(KEPT + 10);
         assert_eq!(secrets.len(), 2);
         secrets.expire(KEPT + 12);
@@ -341,7 +329,7 @@ mod tests {
     fn one_for_data_waits_longer() {
         let secrets = Secrets::new();
         for label in [LogLabel::ServerHandshake, LogLabel::ServerApplication] {
-            secrets.put(1, 10, Secret::Log { label, client_random: [1; 32], secret: vec![1; 32] });
+            secrets.put(10, Secret::Log { label, client_random: [1; 32], secret: vec![1; 32] });
         }
         secrets.expire(KEPT_FOR_DATA + 10);
         assert!(secrets.logged(LogLabel::ServerHandshake, &[1; 32]).is_none());
@@ -351,8 +339,8 @@ mod tests {
     #[test]
     fn one_that_was_asked_for_goes_soon() {
         let secrets = Secrets::new();
-        secrets.put(1, 10, master(1));
-        secrets.put(1, 10, master(2));
+        secrets.put(10, master(1));
+        secrets.put(10, master(2));
         assert!(secrets.master(&[1; 32]).is_some());
         secrets.expire(KEPT_ONCE_USED + 10);
         assert!(secrets.master(&[1; 32]).is_some(), "the other end may ask, too");
@@ -363,9 +351,9 @@ mod tests {
     #[test]
     fn one_put_again_lives_from_then_on() {
         let secrets = Secrets::new();
-        secrets.put(1, 10, master(1));
+        secrets.put(10, master(1));
         assert!(secrets.master(&[1; 32]).is_some());
-        secrets.put(1, 20, master(1));
+        secrets.put(20, master(1));
         secrets.expire(KEPT_ONCE_USED + 15);
         assert_eq!(secrets.len(), 1);
         secrets.expire(KEPT_ONCE_USED + 21);
@@ -378,7 +366,7 @@ mod tests {
         for number in 0..1000 * SHARDS as u64 {
             let mut client_random = [0; 32];
             client_random[24..].copy_from_slice(&number.to_be_bytes());
-            secrets.put(1, 0, Secret::Master { master: vec![1; 48], client_random });
+            secrets.put(0, Secret::Master { master: vec![1; 48], client_random });
         }
         secrets.expire(KEPT + 1);
         for shard in &secrets.shards {
@@ -393,7 +381,7 @@ mod tests {
         for number in 0..2 * SHARD_MOST as u32 {
             let mut client_random = [0; 32];
             client_random[..4].copy_from_slice(&number.to_le_bytes());
-            secrets.put(1, 0, Secret::Master { master: vec![1; 48], client_random });
+            secrets.put(0, Secret::Master { master: vec![1; 48], client_random });
         }
         assert_eq!(secrets.len(), SHARD_MOST);
     }

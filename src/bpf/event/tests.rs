@@ -203,16 +203,14 @@ fn parsed_secret(raw: &Raw) -> Option<Secret> {
 
 #[test]
 fn a_secret_is_what_its_label_says() {
-    let expand = |label| Some(Secret::Expand { label, secret: vec![1; 48], context: vec![2; 64] });
+    let expand = |epoch| Some(Secret::Expand { epoch, secret: vec![1; 48], context: vec![2; 64] });
     let log = |label| Some(Secret::Log { label, client_random: [2; 32], secret: vec![1; 48] });
-    for (of, label) in [
-        (secret_label::SECRET_CLIENT_EARLY, Label::ClientEarly),
-        (secret_label::SECRET_CLIENT_HANDSHAKE, Label::ClientHandshake),
-        (secret_label::SECRET_SERVER_HANDSHAKE, Label::ServerHandshake),
-        (secret_label::SECRET_CLIENT_APPLICATION, Label::ClientApplication),
-        (secret_label::SECRET_SERVER_APPLICATION, Label::ServerApplication),
+    for (of, epoch) in [
+        (secret_label::SECRET_EARLY, Epoch::Early),
+        (secret_label::SECRET_HANDSHAKE, Epoch::Handshake),
+        (secret_label::SECRET_APPLICATION, Epoch::Application),
     ] {
-        assert_eq!(parsed_secret(&secret(of, 48, 64)), expand(label));
+        assert_eq!(parsed_secret(&secret(of, 48, 64)), expand(epoch));
     }
     for (of, label) in [
         (secret_label::SECRET_LOG_MASTER, LogLabel::ClientRandom),
@@ -230,7 +228,7 @@ fn a_secret_is_what_its_label_says() {
 
 #[test]
 fn a_secret_of_another_length_or_label_is_no_event() {
-    let expand = secret_label::SECRET_SERVER_HANDSHAKE;
+    let expand = secret_label::SECRET_HANDSHAKE;
     for (label, length, context) in [
         (expand, 65, 32),
         (expand, 0, 32),

@@ -52,7 +52,7 @@ fn closed_connections_leave_nothing_behind() {
                 let ends_at = talk(pass, wire, (id, time));
                 // The secrets of some connections never come.
                 if !number.is_multiple_of(3) {
-                    wire.secrets.iter().for_each(|secret| pipeline.secrets.put(0, time, secret.clone()));
+                    wire.secrets.iter().for_each(|secret| pipeline.secrets.put(time, secret.clone()));
                 }
                 // The events of some ends are lost.
                 if !number.is_multiple_of(5) {
