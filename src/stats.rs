@@ -49,6 +49,8 @@ pub struct Stats {
     pub uncovered: Count,
     /// Raw events that the recording could not take in time.
     pub lost_recording: Count,
+    /// Lines of the key log that could not be written, or not in time.
+    pub lost_keylog: Count,
     /// What the plugin `http_metrics` counts.
     pub http: HttpMetrics,
     /// The same for each store by itself.
@@ -125,6 +127,7 @@ impl Stats {
             ("tls.uncovered", self.uncovered.get()),
             ("lost.spool", lost_spool),
             ("lost.recording", self.lost_recording.get()),
+            ("lost.keylog", self.lost_keylog.get()),
             ("lost.probes", self.lost_probes.get()),
             ("lost.bad_events", self.bad_events.get()),
             ("kernel.calls", kernel.calls),

@@ -147,6 +147,7 @@ fn lost(text: &mut Text, stats: &Stats, kernel: &Kernel) {
         ("store", "failed", stats.lost_sink.get()),
         ("store", "spool", stats.stores().iter().map(|store| store.lost_spool.get()).sum()),
         ("recording", "too_slow", stats.lost_recording.get()),
+        ("keylog", "failed", stats.lost_keylog.get()),
     ] {
         text.sample(&[("place", place), ("cause", cause)], lost);
     }
