@@ -124,6 +124,14 @@ enum secret_label {
 	SECRET_LOG_SERVER_APPLICATION = 10,
 };
 
+/* which library of TLS derives keys at a function; the last one is AWS-LC's, too */
+enum tls_library {
+	LIBRARY_OPENSSL = 1,
+	LIBRARY_GNUTLS = 2,
+	LIBRARY_GO = 3,
+	LIBRARY_BORINGSSL = 4,
+};
+
 /* what the text of a process's event holds, in this order; paths as components, the last one first */
 enum process_text {
 	TEXT_EXE,       /* path of the executable; nothing where it is too long or has none */
@@ -240,7 +248,8 @@ struct secret_event {
 	__u8 label; /* enum secret_label */
 	__u8 secret_len;
 	__u8 context_len;
-	__u8 pad[5];
+	__u8 library; /* enum tls_library */
+	__u8 pad[4];
 	__u8 secret[SECRET_MAX];
 	__u8 context[SECRET_MAX];
 };

@@ -163,6 +163,9 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     if let Some(thread) = key_log_thread {
         thread.join().map_err(|_| anyhow::anyhow!("the key log ended early"))?;
     }
+    for (exe, library, count) in stats.uncovered.all() {
+        log::info!("not opened: {count} TLS connections of {exe} (library: {library})");
+    }
     log::info!("{}", stats.line(&counters));
     Ok(())
 }

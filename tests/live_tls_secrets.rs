@@ -204,6 +204,14 @@ fn a_key_log_is_the_clients_own() {
     agent.wait_for(2 * 3);
     let captured = agent.stop();
     assert_eq!((captured.counters["lost.keylog"], captured.counters["tls.uncovered"]), (0, 0));
+    for transaction in &captured.transactions {
+        let library = transaction.0.pointer("/tls/library").and_then(|library| library.as_str());
+        let of_exe = if transaction.exe().ends_with("/wget") { "gnutls" } else { "openssl" };
+        // The word of a process's first secret may come through another CPU, after all that the server's has opened.
+        assert!(library.is_none_or(|library| library == of_exe), "{}: {library:?}", transaction.exe());
+    }
+    let of_server = captured.transactions.iter().rfind(|transaction| transaction.is_ingress());
+    assert_eq!(of_server.expect("there is one").0["tls"]["library"], "openssl");
     assert_eq!(fs::metadata(&keys).expect("it is there").permissions().mode() & 0o777, 0o600);
     let mut expected = server.key_log("client.log");
     expected.retain(|(label, _), _| label != "exporter_secret");

@@ -6,7 +6,7 @@ use plain::Plain;
 
 use super::types;
 use crate::exchange::Address;
-use crate::tls::{Epoch, LogLabel, Secret};
+use crate::tls::{Epoch, Library, LogLabel, Secret};
 
 /// Which way bytes went, seen from the watched process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +152,8 @@ pub enum Event<'a> {
     Secret {
         time: u64,
         pid: u32,
+        /// None in recordings of versions that did not tell.
+        library: Option<Library>,
         secret: Secret,
     },
 }
@@ -256,10 +258,23 @@ impl<'a> Event<'a> {
             }
             types::event_kind::EVENT_SECRET => {
                 let event: types::secret_event = copied(bytes)?;
-                Some(Event::Secret { time: head.time, pid: head.pid, secret: secret(&event)? })
+                let library = library(event.library);
+                Some(Event::Secret { time: head.time, pid: head.pid, library, secret: secret(&event)? })
             }
             _ => None,
         }
+    }
+}
+
+fn library(code: u8) -> Option<Library> {
+    use types::tls_library;
+
+    match tls_library(code.into()) {
+        tls_library::LIBRARY_OPENSSL => Some(Library::OpenSsl),
+        tls_library::LIBRARY_GNUTLS => Some(Library::GnuTls),
+        tls_library::LIBRARY_GO => Some(Library::Go),
+        tls_library::LIBRARY_BORINGSSL => Some(Library::BoringSsl),
+        _ => None,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::plugin;
 use crate::proto::Head;
 use crate::sink::queue::Outbox;
 use crate::stats::{Memory, Stats};
-use crate::tls::{self, Secrets};
+use crate::tls::{self, Library, Secrets, Uncovered};
 use crate::url;
 
 /// Body bytes ahead that are worth an order to the kernel.
@@ -386,13 +386,19 @@ impl Conn {
             tls::State::Uncovered(why) => Some(why),
             _ => None,
         };
-        let known_before = known.connection.tls.as_ref().map(|tls| (&tls.info, tls.uncovered));
-        if known_before != Some((sealed.session.info(), uncovered)) {
-            let tls = Tls { info: sealed.session.info().clone(), library: None, uncovered };
+        let before = known.connection.tls.as_ref();
+        let library = before.and_then(|tls| tls.library).or_else(|| match sealed.session.state() {
+            tls::State::Handshake | tls::State::Failed | tls::State::Uncovered(Uncovered::NoSecret) => None,
+            _ => env.secrets.libraries.of(known.connection.process.pid).map(Library::name),
+        });
+        if before.map(|tls| (&tls.info, tls.library, tls.uncovered))
+            != Some((sealed.session.info(), library, uncovered))
+        {
+            let tls = Tls { info: sealed.session.info().clone(), library, uncovered };
             known.connection = Arc::new(Connection { tls: Some(tls), ..(*known.connection).clone() });
         }
         if uncovered.is_some() {
-            env.stats.uncovered.add(1);
+            env.stats.uncovered.add(&known.connection.process.exe, library);
             self.ignore(env);
         }
     }

@@ -19,6 +19,7 @@ mod cipher;
 mod handshake;
 pub mod keylog;
 mod keys;
+mod libraries;
 mod record;
 mod resync;
 mod schedule;
@@ -27,6 +28,7 @@ mod session;
 mod suite;
 
 pub use keys::Epoch;
+pub use libraries::{Libraries, Library};
 pub use record::looks_like_client;
 pub use secrets::{LogLabel, Secret, Secrets};
 pub use session::{Info, Session, State, Uncovered};

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::keylog::Line;
 use super::keys::Epoch;
+use super::libraries::Libraries;
 use super::session::PATIENCE;
 
 /// How long after it was derived a secret can be asked for, in ns of the events' time: the bytes that it opens may be as
@@ -142,6 +143,8 @@ type Log = Box<dyn Fn(&Line) + Send + Sync>;
 /// The store. See the module.
 #[derive(Default)]
 pub struct Secrets {
+    /// Who derives them by what.
+    pub libraries: Libraries,
     shards: [Mutex<Shard>; SHARDS],
     log: Option<Log>,
 }

@@ -196,7 +196,7 @@ fn secret(label: secret_label, secret: u8, context: u8) -> Raw {
 
 fn parsed_secret(raw: &Raw) -> Option<Secret> {
     match raw.parse()? {
-        Event::Secret { time: 7, pid: 42, secret } => Some(secret),
+        Event::Secret { time: 7, pid: 42, secret, .. } => Some(secret),
         other => panic!("{other:?}"),
     }
 }
@@ -224,6 +224,21 @@ fn a_secret_is_what_its_label_says() {
     }
     let master = Secret::Master { master: vec![1; 48], client_random: [2; 32] };
     assert_eq!(parsed_secret(&secret(secret_label::SECRET_MASTER, 48, 32)), Some(master));
+}
+
+#[test]
+fn a_secret_says_whose_it_is() {
+    for (code, library) in [
+        (tls_library::LIBRARY_OPENSSL, Some(Library::OpenSsl)),
+        (tls_library::LIBRARY_GNUTLS, Some(Library::GnuTls)),
+        (tls_library::LIBRARY_GO, Some(Library::Go)),
+        (tls_library::LIBRARY_BORINGSSL, Some(Library::BoringSsl)),
+        (tls_library(0), None),
+    ] {
+        let raw = secret(secret_label::SECRET_HANDSHAKE, 48, 48);
+        let raw = raw.put(offset_of!(secret_event, library), &[code.0 as u8]);
+        assert!(matches!(raw.parse(), Some(Event::Secret { library: found, .. }) if found == library));
+    }
 }
 
 #[test]

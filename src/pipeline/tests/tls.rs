@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::bpf::types::close_event;
-use crate::tls::Side;
 use crate::tls::tests::pair::{Ends, Wire, suite};
+use crate::tls::{Library, Side};
 
 const MS: u64 = 1_000_000;
 const MINUTE: u64 = 60_000 * MS;
@@ -71,4 +71,19 @@ fn closed_connections_leave_nothing_behind() {
     });
     // All connections of a version have the same randoms, so that secrets may serve several.
     assert!(exchanges.len() as u64 >= MANY - MANY / 3, "{}", exchanges.len());
+}
+
+#[test]
+fn the_library_is_that_of_the_process() {
+    let wire = wire("TLS13_AES_128_GCM_SHA256");
+    for (process, library) in [(u32::MAX, Some("gnutls")), (7, None)] {
+        let exchanges = run(1 << 20, |pipeline| {
+            pipeline.pass(0, |pass| {
+                wire.secrets.iter().for_each(|secret| pipeline.secrets.put(1, secret.clone()));
+                pipeline.secrets.libraries.saw(process, Library::GnuTls, 1);
+                talk(pass, &wire, (1 << 10, 1));
+            });
+        });
+        assert_eq!(exchanges[0].connection.tls.as_ref().expect("it is within TLS").library, library);
+    }
 }
