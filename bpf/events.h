@@ -110,20 +110,26 @@ enum limit {
 /* which secret of TLS an event holds */
 enum secret_label {
 	/* HKDF-Expand-Label: the secret that is expanded, and the hash of the handshake so far as context */
-	SECRET_CLIENT_EARLY = 1,
-	SECRET_CLIENT_HANDSHAKE = 2,
-	SECRET_SERVER_HANDSHAKE = 3,
-	SECRET_CLIENT_APPLICATION = 4,
-	SECRET_SERVER_APPLICATION = 5,
+	SECRET_EARLY = 1,
+	SECRET_HANDSHAKE = 2,
+	SECRET_APPLICATION = 3,
 	/* TLS 1.2 and before: the master secret, and the client random as context */
-	SECRET_MASTER = 6,
+	SECRET_MASTER = 4,
 	/* lines of a key log: what they say, and the client random as context */
-	SECRET_LOG_MASTER = 7,
-	SECRET_LOG_CLIENT_EARLY = 8,
-	SECRET_LOG_CLIENT_HANDSHAKE = 9,
-	SECRET_LOG_SERVER_HANDSHAKE = 10,
-	SECRET_LOG_CLIENT_APPLICATION = 11,
-	SECRET_LOG_SERVER_APPLICATION = 12,
+	SECRET_LOG_MASTER = 5,
+	SECRET_LOG_CLIENT_EARLY = 6,
+	SECRET_LOG_CLIENT_HANDSHAKE = 7,
+	SECRET_LOG_SERVER_HANDSHAKE = 8,
+	SECRET_LOG_CLIENT_APPLICATION = 9,
+	SECRET_LOG_SERVER_APPLICATION = 10,
+};
+
+/* which library of TLS derives keys at a function; the last one is AWS-LC's, too */
+enum tls_library {
+	LIBRARY_OPENSSL = 1,
+	LIBRARY_GNUTLS = 2,
+	LIBRARY_GO = 3,
+	LIBRARY_BORINGSSL = 4,
 };
 
 /* what the text of a process's event holds, in this order; paths as components, the last one first */
@@ -242,7 +248,8 @@ struct secret_event {
 	__u8 label; /* enum secret_label */
 	__u8 secret_len;
 	__u8 context_len;
-	__u8 pad[5];
+	__u8 library; /* enum tls_library */
+	__u8 pad[4];
 	__u8 secret[SECRET_MAX];
 	__u8 context[SECRET_MAX];
 };

@@ -100,13 +100,14 @@ static __always_inline __u8 read_span(__u8 *to, const struct span *from, bool ma
 	return read_user(to, size, from->data, may_sleep) ? 0 : size;
 }
 
-static __always_inline void send_secret(const struct found *found, bool may_sleep)
+static __always_inline void send_secret(const struct found *found, __u8 library, bool may_sleep)
 {
 	/* Not in the scratch: while this program sleeps, another one may use it. */
 	struct secret_event event = {};
 
 	fill_head(&event.head, EVENT_SECRET, current_pid());
 	event.label = found->label;
+	event.library = library;
 	event.secret_len = read_span(event.secret, &found->secret, may_sleep);
 	event.context_len = read_span(event.context, &found->context, may_sleep);
 	if (!event.secret_len || !event.context_len) {
@@ -123,13 +124,13 @@ static __always_inline __u8 label_of(const __u32 *text, __u64 length)
 
 	if (length == LABEL_LEN && text[1] == FOUR(' ', 't', 'r', 'a') && last == FOUR('f', 'f', 'i', 0)) {
 		if (text[0] == FOUR('s', ' ', 'h', 's'))
-			return SECRET_SERVER_HANDSHAKE;
+			return SECRET_HANDSHAKE;
 		if (text[0] == FOUR('s', ' ', 'a', 'p'))
-			return SECRET_SERVER_APPLICATION;
+			return SECRET_APPLICATION;
 	}
 	if (length == LABEL_EARLY_LEN && text[0] == FOUR('c', ' ', 'e', ' ') && text[1] == FOUR('t', 'r', 'a', 'f') &&
 	    last == FOUR('f', 'i', 'c', 0))
-		return SECRET_CLIENT_EARLY;
+		return SECRET_EARLY;
 	return 0;
 }
 
@@ -358,13 +359,13 @@ static __always_inline bool on_go_key_log(struct pt_regs *ctx, struct found *fou
 }
 
 /* Each in two forms: where programs at user functions may sleep (Linux 6.0), the second one is loaded. */
-#define SECRET_PROGRAMS(name)                                                                                    \
+#define SECRET_PROGRAMS(name, library)                                                                                    \
 	static __always_inline int run_##name(struct pt_regs *ctx, bool may_sleep)                               \
 	{                                                                                                        \
 		struct found found = {};                                                                         \
                                                                                                                  \
 		if (!settings.empty && !is_process_left_out(current_pid()) && on_##name(ctx, &found, may_sleep)) \
-			send_secret(&found, may_sleep);                                                          \
+			send_secret(&found, library, may_sleep);                                                          \
 		return 0;                                                                                        \
 	}                                                                                                        \
 	SEC("uprobe")                                                                                            \
@@ -378,11 +379,11 @@ static __always_inline bool on_go_key_log(struct pt_regs *ctx, struct found *fou
 		return run_##name(ctx, true);                                                                    \
 	}
 
-SECRET_PROGRAMS(openssl_derive)
-SECRET_PROGRAMS(openssl_ctrl)
-SECRET_PROGRAMS(nettle_extract)
-SECRET_PROGRAMS(nettle_expand)
-SECRET_PROGRAMS(gnutls_prf)
-SECRET_PROGRAMS(boringssl_expand)
-SECRET_PROGRAMS(boringssl_prf)
-SECRET_PROGRAMS(go_key_log)
+SECRET_PROGRAMS(openssl_derive, LIBRARY_OPENSSL)
+SECRET_PROGRAMS(openssl_ctrl, LIBRARY_OPENSSL)
+SECRET_PROGRAMS(nettle_extract, LIBRARY_GNUTLS)
+SECRET_PROGRAMS(nettle_expand, LIBRARY_GNUTLS)
+SECRET_PROGRAMS(gnutls_prf, LIBRARY_GNUTLS)
+SECRET_PROGRAMS(boringssl_expand, LIBRARY_BORINGSSL)
+SECRET_PROGRAMS(boringssl_prf, LIBRARY_BORINGSSL)
+SECRET_PROGRAMS(go_key_log, LIBRARY_GO)

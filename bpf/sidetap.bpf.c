@@ -36,4 +36,5 @@ union {
 	enum limit limit;
 	enum process_text process_text;
 	enum secret_label secret_label;
+	enum tls_library tls_library;
 } types_for_rust = {};

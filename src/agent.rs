@@ -13,6 +13,7 @@
 //! | tidying | files put aside by a `file` store | itself, when it is done |
 //! | signals | nothing: passes them on | the end of the process |
 //! | recording, with `--record` | the file | the last recorder |
+//! | keylog, with `--keylog` | the file | the end of the pipeline, which holds the secrets |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,12 +31,14 @@ use crate::cli::Run;
 use crate::config::{Settings, TapDirection, Tapped};
 use crate::identity::Identity;
 use crate::identity::runtime::{self, Sockets};
+use crate::keylog::KeyLog;
 use crate::pipeline::Pipeline;
 use crate::privileges;
 use crate::probes::Probes;
 use crate::recording::Recorder;
 use crate::sink::stores::Stores;
 use crate::stats::{Memory, Stats};
+use crate::tls::Secrets;
 use crate::worker;
 
 mod reload;
@@ -97,6 +100,12 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     if let Some(path) = &run.record {
         log::warn!("{} will hold all traffic as it is: passwords, cookies, everything", path.display());
     }
+    let key_log = run.keylog.as_deref().map(|path| KeyLog::open(path, stats.clone())).transpose()?;
+    let (key_log, key_log_thread) = key_log.unzip();
+    let secrets = key_log.map_or_else(Secrets::new, |log| Secrets::logging(move |line| log.write(line)));
+    if let Some(path) = &run.keylog {
+        log::warn!("whoever has {} can read the TLS connections that are opened from now on", path.display());
+    }
 
     let mut identity = Identity::new(stats.clone());
     // Early: what runs already is to have its name from the first transaction on.
@@ -104,6 +113,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
 
     let pipeline = Pipeline::new(settings, kernel.clone(), stats.clone(), memory, outbox, workers, clock)
         .with_processes(identity.processes())
+        .with_secrets(secrets)
         .with_ids_after(first_id());
     let pipeline = Arc::new(pipeline.with_watch(watch));
     identity.scan();
@@ -149,6 +159,12 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     }
     if let Some(recording) = recording {
         recording.join().unwrap_or_else(|_| anyhow::bail!("the recording ended early"))?;
+    }
+    if let Some(thread) = key_log_thread {
+        thread.join().map_err(|_| anyhow::anyhow!("the key log ended early"))?;
+    }
+    for (exe, library, count) in stats.uncovered.all() {
+        log::info!("not opened: {count} TLS connections of {exe} (library: {library})");
     }
     log::info!("{}", stats.line(&counters));
     Ok(())

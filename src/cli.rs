@@ -71,6 +71,10 @@ pub struct Run {
     /// Record the secrets of TLS connections, too: whoever has the file can read these connections
     #[arg(long, requires = "record")]
     pub record_secrets: bool,
+    /// Also write the secrets of TLS connections that are opened to this file, as Wireshark reads them: whoever has it can
+    /// read these connections
+    #[arg(long, value_name = "FILE")]
+    pub keylog: Option<PathBuf>,
     /// Event buffer of each CPU, in KiB, a power of two
     #[arg(long, value_name = "KIB", default_value_t = 32768, value_parser = power_of_two)]
     pub buffer_size: usize,

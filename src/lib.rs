@@ -19,6 +19,7 @@ pub mod config;
 
 pub mod agent;
 pub mod check;
+pub mod keylog;
 pub mod pipeline;
 pub mod recording;
 pub mod replay;

@@ -68,6 +68,11 @@ impl Pipeline {
         Pipeline { watch, ..self }
     }
 
+    /// With secrets that tell a key log.
+    pub fn with_secrets(self, secrets: Secrets) -> Pipeline {
+        Pipeline { secrets, ..self }
+    }
+
     /// Numbers exchanges from there on, instead of from 1.
     pub fn with_ids_after(self, id: u64) -> Pipeline {
         Pipeline { ids: AtomicU64::new(id), ..self }

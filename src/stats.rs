@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use crate::plugin::http_metrics::HttpMetrics;
 
 pub mod traffic;
+pub mod uncovered;
 
 /// A number that several threads add to.
 #[derive(Debug, Default)]
@@ -46,9 +47,11 @@ pub struct Stats {
     /// Functions of TLS libraries that no program could be attached to.
     pub lost_probes: Count,
     /// Connections within TLS that could not be opened.
-    pub uncovered: Count,
+    pub uncovered: uncovered::Uncovered,
     /// Raw events that the recording could not take in time.
     pub lost_recording: Count,
+    /// Lines of the key log that could not be written, or not in time.
+    pub lost_keylog: Count,
     /// What the plugin `http_metrics` counts.
     pub http: HttpMetrics,
     /// The same for each store by itself.
@@ -122,9 +125,10 @@ impl Stats {
             ("lost.identities", self.lost_identities.get()),
             ("lost.queue_full", self.lost_queue.get()),
             ("lost.sink_failed", self.lost_sink.get()),
-            ("tls.uncovered", self.uncovered.get()),
+            ("tls.uncovered", self.uncovered.total()),
             ("lost.spool", lost_spool),
             ("lost.recording", self.lost_recording.get()),
+            ("lost.keylog", self.lost_keylog.get()),
             ("lost.probes", self.lost_probes.get()),
             ("lost.bad_events", self.bad_events.get()),
             ("kernel.calls", kernel.calls),

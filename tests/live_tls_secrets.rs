@@ -11,7 +11,7 @@ use std::process::Command;
 
 use sidetap::bpf::Event;
 use sidetap::recording::{Frame, Recording};
-use sidetap::tls::{Label, LogLabel, Secret};
+use sidetap::tls::{Epoch, LogLabel, Secret};
 use support::program::Program;
 use support::sidetap::{CapturePath, Sidetap, assert_root, tap};
 use support::{LIMIT, Scratch, free_port};
@@ -61,13 +61,17 @@ impl Server {
     }
 
     fn key_log(&self, name: &str) -> KeyLog {
-        let text = fs::read_to_string(self.folder.path().join(name)).expect("the key log is there");
-        let line = |line: &str| {
-            let mut words = line.split_whitespace().map(str::to_lowercase);
-            Some(((words.next()?, words.next()?), words.next()?))
-        };
-        text.lines().filter(|line| !line.starts_with('#')).filter_map(line).collect()
+        key_log(&self.folder.path().join(name))
     }
+}
+
+fn key_log(path: &Path) -> KeyLog {
+    let text = fs::read_to_string(path).expect("the key log is there");
+    let line = |line: &str| {
+        let mut words = line.split_whitespace().map(str::to_lowercase);
+        Some(((words.next()?, words.next()?), words.next()?))
+    };
+    text.lines().filter(|line| !line.starts_with('#')).filter_map(line).collect()
 }
 
 /// The secrets in a recording, each with its process.
@@ -111,10 +115,10 @@ fn derived(secrets: &[(u32, Secret)], process: u32) -> Vec<(String, String)> {
     let mut derived = Vec::new();
     for (_, secret) in secrets.iter().filter(|(pid, _)| *pid == process) {
         match secret {
-            Secret::Expand { label, secret, context } => {
-                let (line, texts) = match label {
-                    Label::ServerHandshake => ("handshake_traffic_secret", ["c hs traffic", "s hs traffic"]),
-                    Label::ServerApplication => ("traffic_secret_0", ["c ap traffic", "s ap traffic"]),
+            Secret::Expand { epoch, secret, context } => {
+                let (line, texts) = match epoch {
+                    Epoch::Handshake => ("handshake_traffic_secret", ["c hs traffic", "s hs traffic"]),
+                    Epoch::Application => ("traffic_secret_0", ["c ap traffic", "s ap traffic"]),
                     other => panic!("not needed: {other:?}"),
                 };
                 for (side, text) in ["client", "server"].into_iter().zip(texts) {
@@ -185,4 +189,32 @@ fn a_recording_holds_no_secrets_unless_asked() {
     let recording = folder.path().join("recording");
     assert!(fs::metadata(&recording).is_ok_and(|file| file.len() > 1000), "there was something to record");
     assert_eq!(secrets(&recording), []);
+}
+
+#[test]
+fn a_key_log_is_the_clients_own() {
+    assert_root();
+    let (server, folder) = (Server::start(), Scratch::new("keylog"));
+    let keys = folder.path().join("keys");
+    let mut agent = agent(&folder, &["--keylog", &keys.display().to_string()]);
+    server.asked_by("curl", &["-sk", "--tlsv1.3"]);
+    server.asked_by("curl", &["-sk", "--tls-max", "1.2"]);
+    server.asked_by("wget", &["-qO/dev/null", "--no-check-certificate"]);
+    // At both ends.
+    agent.wait_for(2 * 3);
+    let captured = agent.stop();
+    assert_eq!((captured.counters["lost.keylog"], captured.counters["tls.uncovered"]), (0, 0));
+    for transaction in &captured.transactions {
+        let library = transaction.0.pointer("/tls/library").and_then(|library| library.as_str());
+        let of_exe = if transaction.exe().ends_with("/wget") { "gnutls" } else { "openssl" };
+        // The word of a process's first secret may come through another CPU, after all that the server's has opened.
+        assert!(library.is_none_or(|library| library == of_exe), "{}: {library:?}", transaction.exe());
+    }
+    let of_server = captured.transactions.iter().rfind(|transaction| transaction.is_ingress());
+    assert_eq!(of_server.expect("there is one").0["tls"]["library"], "openssl");
+    assert_eq!(fs::metadata(&keys).expect("it is there").permissions().mode() & 0o777, 0o600);
+    let mut expected = server.key_log("client.log");
+    expected.retain(|(label, _), _| label != "exporter_secret");
+    assert_eq!(expected.len(), 4 + 1 + 4);
+    assert_eq!(key_log(&keys), expected);
 }

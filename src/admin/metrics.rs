@@ -147,11 +147,18 @@ fn lost(text: &mut Text, stats: &Stats, kernel: &Kernel) {
         ("store", "failed", stats.lost_sink.get()),
         ("store", "spool", stats.stores().iter().map(|store| store.lost_spool.get()).sum()),
         ("recording", "too_slow", stats.lost_recording.get()),
+        ("keylog", "failed", stats.lost_keylog.get()),
     ] {
         text.sample(&[("place", place), ("cause", cause)], lost);
     }
-    let uncovered = stats.uncovered.get();
-    text.single("sidetap_tls_uncovered_total", Counter, "Connections within TLS that could not be opened.", uncovered);
+    text.family(
+        "sidetap_tls_uncovered_total",
+        Counter,
+        "Connections within TLS that could not be opened, by program and the library that it was seen using.",
+    );
+    for (exe, library, count) in stats.uncovered.all() {
+        text.sample(&[("exe", &exe), ("library", library)], count);
+    }
     let lost = stats.lost_bytes.get();
     text.single("sidetap_lost_bytes_total", Counter, "Bytes of HTTP streams that did not arrive in the agent.", lost);
 

@@ -6,7 +6,7 @@ use plain::Plain;
 
 use super::types;
 use crate::exchange::Address;
-use crate::tls::{Label, LogLabel, Secret};
+use crate::tls::{Epoch, Library, LogLabel, Secret};
 
 /// Which way bytes went, seen from the watched process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +152,8 @@ pub enum Event<'a> {
     Secret {
         time: u64,
         pid: u32,
+        /// None in recordings of versions that did not tell.
+        library: Option<Library>,
         secret: Secret,
     },
 }
@@ -256,10 +258,23 @@ impl<'a> Event<'a> {
             }
             types::event_kind::EVENT_SECRET => {
                 let event: types::secret_event = copied(bytes)?;
-                Some(Event::Secret { time: head.time, pid: head.pid, secret: secret(&event)? })
+                let library = library(event.library);
+                Some(Event::Secret { time: head.time, pid: head.pid, library, secret: secret(&event)? })
             }
             _ => None,
         }
+    }
+}
+
+fn library(code: u8) -> Option<Library> {
+    use types::tls_library;
+
+    match tls_library(code.into()) {
+        tls_library::LIBRARY_OPENSSL => Some(Library::OpenSsl),
+        tls_library::LIBRARY_GNUTLS => Some(Library::GnuTls),
+        tls_library::LIBRARY_GO => Some(Library::Go),
+        tls_library::LIBRARY_BORINGSSL => Some(Library::BoringSsl),
+        _ => None,
     }
 }
 
@@ -272,16 +287,14 @@ fn secret(event: &types::secret_event) -> Option<Secret> {
     if secret.is_empty() || context.is_empty() {
         return None;
     }
-    let expand = |label, context| Some(Secret::Expand { label, secret: secret.clone(), context });
+    let expand = |epoch, context| Some(Secret::Expand { epoch, secret: secret.clone(), context });
     let log = |label, random: Vec<u8>| {
         Some(Secret::Log { label, client_random: random.try_into().ok()?, secret: secret.clone() })
     };
     match secret_label(event.label.into()) {
-        secret_label::SECRET_CLIENT_EARLY => expand(Label::ClientEarly, context),
-        secret_label::SECRET_CLIENT_HANDSHAKE => expand(Label::ClientHandshake, context),
-        secret_label::SECRET_SERVER_HANDSHAKE => expand(Label::ServerHandshake, context),
-        secret_label::SECRET_CLIENT_APPLICATION => expand(Label::ClientApplication, context),
-        secret_label::SECRET_SERVER_APPLICATION => expand(Label::ServerApplication, context),
+        secret_label::SECRET_EARLY => expand(Epoch::Early, context),
+        secret_label::SECRET_HANDSHAKE => expand(Epoch::Handshake, context),
+        secret_label::SECRET_APPLICATION => expand(Epoch::Application, context),
         secret_label::SECRET_MASTER => Some(Secret::Master { master: secret, client_random: context.try_into().ok()? }),
         secret_label::SECRET_LOG_MASTER => log(LogLabel::ClientRandom, context),
         secret_label::SECRET_LOG_CLIENT_EARLY => log(LogLabel::ClientEarly, context),

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Control;
 use super::dns::Answers;
 use super::sealed::{Cover, Source, TELLING};
 use super::stream::{Item, Stream, Why};
+use super::{Control, flows};
 use crate::bpf::{Data, Flow, Order, Role, SocketInfo, Verdict};
 use crate::config::{Settings, Stack, TapDirection, Tapped};
 use crate::exchange::http::{Gap, Host, Http, Side, State};
@@ -18,7 +18,7 @@ use crate::plugin;
 use crate::proto::Head;
 use crate::sink::queue::Outbox;
 use crate::stats::{Memory, Stats};
-use crate::tls::{self, Secrets};
+use crate::tls::{self, Library, Secrets, Uncovered};
 use crate::url;
 
 /// Body bytes ahead that are worth an order to the kernel.
@@ -357,10 +357,7 @@ impl Conn {
     /// The client's first bytes have come one by one, or will not come.
     fn decide_late(&mut self, settled: u64) {
         let Some(known) = &self.known else { return };
-        let (asked, answered) = match known.is_server {
-            true => (Flow::Received, Flow::Sent),
-            false => (Flow::Sent, Flow::Received),
-        };
+        let [asked, answered] = flows(known.is_server);
         let bytes = self.streams[asked as usize].first_bytes(TELLING);
         self.cover = Cover::of(&bytes);
         // What is answered already is no hello, whole or not; nor is what lacks its first byte.
@@ -389,13 +386,19 @@ impl Conn {
             tls::State::Uncovered(why) => Some(why),
             _ => None,
         };
-        let known_before = known.connection.tls.as_ref().map(|tls| (&tls.info, tls.uncovered));
-        if known_before != Some((sealed.session.info(), uncovered)) {
-            let tls = Tls { info: sealed.session.info().clone(), library: None, uncovered };
+        let before = known.connection.tls.as_ref();
+        let library = before.and_then(|tls| tls.library).or_else(|| match sealed.session.state() {
+            tls::State::Handshake | tls::State::Failed | tls::State::Uncovered(Uncovered::NoSecret) => None,
+            _ => env.secrets.libraries.of(known.connection.process.pid).map(Library::name),
+        });
+        if before.map(|tls| (&tls.info, tls.library, tls.uncovered))
+            != Some((sealed.session.info(), library, uncovered))
+        {
+            let tls = Tls { info: sealed.session.info().clone(), library, uncovered };
             known.connection = Arc::new(Connection { tls: Some(tls), ..(*known.connection).clone() });
         }
         if uncovered.is_some() {
-            env.stats.uncovered.add(1);
+            env.stats.uncovered.add(&known.connection.process.exe, library);
             self.ignore(env);
         }
     }
@@ -498,7 +501,7 @@ impl Conn {
 
     fn side(&self, flow: Flow) -> Side {
         let is_server = self.known.as_ref().is_some_and(|known| known.is_server);
-        if is_server == (flow == Flow::Received) { Side::Request } else { Side::Response }
+        if flows(is_server)[0] == flow { Side::Request } else { Side::Response }
     }
 
     /// Nothing of it is wanted any more.
@@ -569,10 +572,8 @@ fn moved(stream: &Stream, final_position: Option<u32>) -> u64 {
 /// Feeds what there is to the decoders until neither side can go on: the side whose bytes were moved first
 /// goes first.
 fn advance(host: &mut ConnHost, http: &mut Http, sources: &mut [impl Source; 2]) {
-    let mut sides = match host.known.is_server {
-        true => [(Side::Request, Flow::Received), (Side::Response, Flow::Sent)],
-        false => [(Side::Request, Flow::Sent), (Side::Response, Flow::Received)],
-    };
+    let [asked, answered] = flows(host.known.is_server);
+    let mut sides = [(Side::Request, asked), (Side::Response, answered)];
     loop {
         let mut front = |flow: Flow| sources[flow as usize].front_time().unwrap_or(u64::MAX);
         sides.sort_by_key(|&(side, flow)| (front(flow), side == Side::Response));

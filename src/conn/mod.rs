@@ -13,7 +13,7 @@ pub use connection::Env;
 pub use stream::{Item, Stream, Why};
 pub use table::{Progress, Table};
 
-use crate::bpf::{Order, Owner, SocketInfo};
+use crate::bpf::{Flow, Order, Owner, SocketInfo};
 
 /// The kernel, as far as the table talks back to it. A replay has none.
 pub trait Control: Send + Sync {
@@ -60,6 +60,11 @@ impl Control for NoControl {
     fn lost_events(&self) -> u64 {
         0
     }
+}
+
+/// Which way the client's bytes go as the watched process sees them, and which way the server's.
+fn flows(is_server: bool) -> [Flow; 2] {
+    if is_server { [Flow::Received, Flow::Sent] } else { [Flow::Sent, Flow::Received] }
 }
 
 #[cfg(test)]

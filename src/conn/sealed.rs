@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::flows;
 use super::stream::{Item, Stream};
 use crate::bpf::Flow;
 use crate::tls::{self, Piece, Secrets, Session, Side, State};
@@ -112,10 +113,8 @@ impl Sealed {
     /// Takes in what the streams have, as far as it can be opened or kept.
     pub(super) fn read(&mut self, streams: &mut [Stream; 2], is_server: bool, settled: u64, secrets: &Secrets) {
         let Sealed { session, plain, early, is_clear } = self;
-        let flow_of = |side: Side| match is_server == (side == Side::Client) {
-            true => Flow::Received,
-            false => Flow::Sent,
-        };
+        let [asked, answered] = flows(is_server);
+        let flow_of = |side: Side| if side == Side::Client { asked } else { answered };
         if *is_clear {
             return plain.iter_mut().zip(streams).for_each(|(plain, stream)| {
                 std::iter::from_fn(|| stream.take(settled)).for_each(|item| plain.keep(item));

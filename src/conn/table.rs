@@ -112,13 +112,19 @@ impl Table {
             }
             Event::Dns { time, info, moved, message } => dns::answered(time, &info, moved, message, env),
             Event::Process { time, is_exec, info } => {
+                env.secrets.libraries.began(info.owner.pid, time);
                 let process = env.processes.learn(&info, time, is_exec);
                 if env.settings.tap.filters.verdict(&process) == Tapped::No {
                     env.control.judge(&info.owner, true);
                 }
             }
             Event::Exit { time, pid, started } => env.processes.exited(pid, started, time),
-            Event::Secret { time, pid, secret } => env.secrets.put(pid, time, secret),
+            Event::Secret { time, pid, library, secret } => {
+                if let Some(library) = library {
+                    env.secrets.libraries.saw(pid, library, time);
+                }
+                env.secrets.put(time, secret);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 mod kernel;
 mod properties;
 mod secrets;
+mod tls;
 
 use std::io;
 use std::mem::offset_of;

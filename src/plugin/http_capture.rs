@@ -107,6 +107,7 @@ impl Facts for SoFar<'_> {
             Field::TlsVersion => self.tls(|tls| tls.info.version),
             Field::TlsSni => self.tls(|tls| tls.info.sni.as_deref()),
             Field::TlsAlpn => self.tls(|tls| tls.info.alpn.as_deref()),
+            Field::TlsLibrary => self.tls(|tls| tls.library),
             Field::Protocol => Fact::Text(Cow::Borrowed(self.protocol().name())),
             Field::GrpcService => self.request_text(|head| Some(text(grpc::called(head)?.0))),
             Field::GrpcMethod => self.request_text(|head| Some(text(grpc::called(head)?.1))),
@@ -346,11 +347,12 @@ mod tests {
         assert!(!enabled(&connection));
         assert_eq!(fact(&connection, "tls.sni"), None);
         let info = Info { version: Some("1.2"), sni: Some("shop.test".into()), ..Info::default() };
-        connection.tls = Some(Tls { info, ..Tls::default() });
+        connection.tls = Some(Tls { info, library: Some("go"), ..Tls::default() });
         assert!(enabled(&connection));
         assert_eq!(fact(&connection, "tls.sni").as_deref(), Some("shop.test"));
         assert_eq!(fact(&connection, "tls.version").as_deref(), Some("1.2"));
         assert_eq!(fact(&connection, "tls.alpn"), None);
+        assert_eq!(fact(&connection, "tls.library").as_deref(), Some("go"));
     }
 
     #[test]

@@ -11,8 +11,8 @@ use super::suite::{Hash, Suite};
 
 /// What a side's records are sealed with, in the order of a connection's life (RFC 8446 section 2). TLS 1.2 knows
 /// `Application` only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Epoch {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Epoch {
     Early,
     Handshake,
     Application,
@@ -55,7 +55,13 @@ impl Hellos {
 
 /// Of a connection whose suite is known.
 pub(super) enum Keys {
-    Tls12 { suite: Suite, client_random: [u8; 32], server_random: [u8; 32], encrypt_then_mac: bool, is_told: bool },
+    Tls12 {
+        suite: Suite,
+        client_random: [u8; 32],
+        server_random: [u8; 32],
+        encrypt_then_mac: bool,
+        master: Option<Bytes>,
+    },
     Tls13(Box<Schedule>),
 }
 
@@ -78,6 +84,7 @@ impl Keys {
             transcript: Some(transcript),
             hellos,
             finished: None,
+            early_data: None,
             handshake: Pair::default(),
             master: None,
             application: Pair::default(),
@@ -87,16 +94,18 @@ impl Keys {
     /// What the next records of a side are opened with; none while the secret was not seen.
     pub(super) fn opener(&mut self, side: Side, epoch: Epoch, secrets: &Secrets) -> Option<Opener> {
         match self {
-            Keys::Tls12 { suite, client_random, server_random, encrypt_then_mac, is_told } => {
-                let master = secrets.master(client_random)?;
-                if !std::mem::replace(is_told, true) {
-                    secrets.tell(LogLabel::ClientRandom, client_random, &master);
+            Keys::Tls12 { suite, client_random, server_random, encrypt_then_mac, master } => {
+                if master.is_none() {
+                    let found = secrets.master(client_random)?;
+                    secrets.tell(LogLabel::ClientRandom, client_random, &found);
+                    *master = Some(found);
                 }
-                Opener::of_master(*suite, &master, (client_random, server_random), *encrypt_then_mac, side)
+                let randoms = (&*client_random, &*server_random);
+                Opener::of_master(*suite, master.as_ref()?, randoms, *encrypt_then_mac, side)
             }
             Keys::Tls13(schedule) => {
                 let secret = match epoch {
-                    Epoch::Early => schedule.early(secrets),
+                    Epoch::Early => schedule.early_data(secrets),
                     Epoch::Handshake => schedule.handshake(side, secrets),
                     Epoch::Application => schedule.application(side, secrets),
                 }?;
@@ -208,6 +217,7 @@ pub(super) struct Schedule {
     hellos: Vec<u8>,
     /// Hash(ClientHello..server Finished).
     finished: Option<Vec<u8>>,
+    early_data: Option<Bytes>,
     handshake: Pair,
     master: Option<Bytes>,
     application: Pair,
@@ -217,12 +227,15 @@ const HANDSHAKE: [LogLabel; 2] = [LogLabel::ClientHandshake, LogLabel::ServerHan
 const APPLICATION: [LogLabel; 2] = [LogLabel::ClientApplication, LogLabel::ServerApplication];
 
 impl Schedule {
-    fn early(&self, secrets: &Secrets) -> Option<Bytes> {
-        let hash = self.suite.hash;
-        let traffic = secrets.early(&self.early).map(|early| derive(hash, &early, "c e traffic", &self.early));
-        let traffic = traffic.or_else(|| secrets.logged(LogLabel::ClientEarly, &self.client_random))?;
-        secrets.tell(LogLabel::ClientEarly, &self.client_random, &traffic);
-        Some(traffic)
+    fn early_data(&mut self, secrets: &Secrets) -> Option<Bytes> {
+        if self.early_data.is_none() {
+            let derived = secrets.early(&self.early);
+            let derived = derived.map(|early| derive(self.suite.hash, &early, "c e traffic", &self.early));
+            let found = derived.or_else(|| secrets.logged(LogLabel::ClientEarly, &self.client_random))?;
+            secrets.tell(LogLabel::ClientEarly, &self.client_random, &found);
+            self.early_data = Some(found);
+        }
+        self.early_data.clone()
     }
 
     fn handshake(&mut self, side: Side, secrets: &Secrets) -> Option<Bytes> {

@@ -19,6 +19,7 @@ mod cipher;
 mod handshake;
 pub mod keylog;
 mod keys;
+mod libraries;
 mod record;
 mod resync;
 mod schedule;
@@ -26,8 +27,10 @@ mod secrets;
 mod session;
 mod suite;
 
+pub use keys::Epoch;
+pub use libraries::{Libraries, Library};
 pub use record::looks_like_client;
-pub use secrets::{Label, LogLabel, Secret, Secrets};
+pub use secrets::{LogLabel, Secret, Secrets};
 pub use session::{Info, Session, State, Uncovered};
 
 use crate::conn::Why;
@@ -56,4 +59,4 @@ pub enum Piece<'a> {
 pub type Out<'a> = dyn FnMut(Side, Piece) + 'a;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

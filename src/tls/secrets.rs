@@ -11,19 +11,30 @@ use ring::digest::{SHA256, digest};
 use zeroize::Zeroizing;
 
 use super::keylog::Line;
+use super::keys::Epoch;
+use super::libraries::Libraries;
+use super::session::PATIENCE;
 
-/// How long after it was derived a secret can be asked for, in ns of the events' time.
-const KEPT: u64 = 60_000_000_000;
+/// How long after it was derived a secret can be asked for, in ns of the events' time: the bytes that it opens may be as
+/// late as a secret may. No worker that is behind makes that shorter: until it has caught up, that time is not settled.
+const KEPT: u64 = 2 * PATIENCE;
+/// And one for data, which a client may send long after the handshake.
+const KEPT_FOR_DATA: u64 = 60_000_000_000;
+/// And one that a connection has found: its other end, where that is on this machine, asks at about the same time.
+const KEPT_ONCE_USED: u64 = 2_000_000_000;
 /// Locks; a power of two.
 const SHARDS: usize = 16;
 /// The most secrets of a shard: beyond, the oldest go.
 const SHARD_MOST: usize = 4096;
+/// Room in a shard that is worth no thought.
+const ROOM_LEAST: usize = 64;
 
 /// What a library was seen deriving.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
-    /// HKDF-Expand-Label (RFC 8446 section 7.1): `secret` is the PRK, `context` the transcript hash.
-    Expand { label: Label, secret: Vec<u8>, context: Vec<u8> },
+    /// HKDF-Expand-Label (RFC 8446 section 7.1) for a traffic secret of that epoch: `secret` is the PRK, `context` the
+    /// transcript hash. Both sides' traffic secrets come of these two.
+    Expand { epoch: Epoch, secret: Vec<u8>, context: Vec<u8> },
     /// The master secret of TLS 1.2, when keys are expanded from it (RFC 5246 section 6.3).
     Master { master: Vec<u8>, client_random: [u8; 32] },
     /// A line of an NSS key log: a traffic secret (or, for CLIENT_RANDOM, the master secret).
@@ -34,21 +45,11 @@ impl fmt::Debug for Secret {
     /// Says which, never what.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Secret::Expand { label, .. } => write!(f, "Expand({label:?})"),
+            Secret::Expand { epoch, .. } => write!(f, "Expand({epoch:?})"),
             Secret::Master { .. } => write!(f, "Master"),
             Secret::Log { label, .. } => write!(f, "Log({label:?})"),
         }
     }
-}
-
-/// What HKDF-Expand-Label was asked for: "c e traffic", "c hs traffic", "s hs traffic", "c ap traffic", "s ap traffic".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Label {
-    ClientEarly,
-    ClientHandshake,
-    ServerHandshake,
-    ClientApplication,
-    ServerApplication,
 }
 
 /// The first word of a key log's line.
@@ -79,9 +80,12 @@ enum Kind {
 }
 
 impl Kind {
-    /// Whether a connection that can be opened asks for it: the others are there for the case that something is missing.
-    fn is_needed(self) -> bool {
-        matches!(self, Kind::Handshake | Kind::Master | Kind::Log(LogLabel::ServerApplication))
+    /// How long it waits for its connection.
+    fn kept(self) -> u64 {
+        match self {
+            Kind::Log(LogLabel::ClientApplication | LogLabel::ServerApplication) => KEPT_FOR_DATA,
+            _ => KEPT,
+        }
     }
 }
 
@@ -103,13 +107,33 @@ struct Shard {
 }
 
 impl Shard {
-    /// Drops the oldest; whether it was needed and nobody used it.
-    fn drop_oldest(&mut self) -> bool {
-        let Some((time, key)) = self.order.pop_front() else { return false };
-        if self.entries.get(&key).is_none_or(|entry| entry.time != time) {
-            return false;
+    fn drop_oldest(&mut self) {
+        if let Some((time, key)) = self.order.pop_front()
+            && self.entries.get(&key).is_some_and(|entry| entry.time == time)
+        {
+            self.entries.remove(&key);
         }
-        self.entries.remove(&key).is_some_and(|entry| !entry.used && key.0.is_needed())
+    }
+
+    fn expire(&mut self, settled: u64) {
+        let Shard { entries, order } = self;
+        order.retain(|(time, key)| {
+            // What is of no use to anybody is looked at more closely, and no sooner than that.
+            if time.saturating_add(KEPT_ONCE_USED) >= settled {
+                return true;
+            }
+            let Some(entry) = entries.get(key).filter(|entry| entry.time == *time) else { return false };
+            let is_kept = !entry.used && time.saturating_add(key.0.kept()) >= settled;
+            if !is_kept {
+                entries.remove(key);
+            }
+            is_kept
+        });
+        // After many connections at once.
+        if entries.capacity() > ROOM_LEAST.max(4 * entries.len()) {
+            entries.shrink_to(2 * entries.len());
+            order.shrink_to(2 * entries.len());
+        }
     }
 }
 
@@ -119,6 +143,8 @@ type Log = Box<dyn Fn(&Line) + Send + Sync>;
 /// The store. See the module.
 #[derive(Default)]
 pub struct Secrets {
+    /// Who derives them by what.
+    pub libraries: Libraries,
     shards: [Mutex<Shard>; SHARDS],
     log: Option<Log>,
 }
@@ -141,19 +167,17 @@ impl Secrets {
     }
 
     /// Keeps a secret that was derived at that time. One that can be no secret of its kind is not kept.
-    pub fn put(&self, _pid: u32, time: u64, secret: Secret) {
+    pub fn put(&self, time: u64, secret: Secret) {
         let (kind, id, value) = match secret {
-            Secret::Expand { label, secret, context } => {
+            Secret::Expand { epoch, secret, context } => {
                 let secret = Zeroizing::new(secret);
                 if !is_hash(&context) || secret.len() != context.len() {
                     return;
                 }
-                match label {
-                    Label::ClientEarly => (Kind::Early, first(&context), secret),
-                    Label::ClientHandshake | Label::ServerHandshake => (Kind::Handshake, first(&context), secret),
-                    Label::ClientApplication | Label::ServerApplication => {
-                        (Kind::Transcript, digest_of(&secret), Zeroizing::new(context))
-                    }
+                match epoch {
+                    Epoch::Early => (Kind::Early, first(&context), secret),
+                    Epoch::Handshake => (Kind::Handshake, first(&context), secret),
+                    Epoch::Application => (Kind::Transcript, digest_of(&secret), Zeroizing::new(context)),
                 }
             }
             Secret::Master { master, client_random } => (Kind::Master, client_random, Zeroizing::new(master)),
@@ -167,26 +191,20 @@ impl Secrets {
             return;
         }
         let mut shard = self.shard(&id);
-        while shard.order.len() >= SHARD_MOST {
+        if shard.order.len() >= SHARD_MOST {
             shard.drop_oldest();
         }
         shard.order.push_back((time, (kind, id)));
-        // Both ends of a connection may be on this machine, and both of its labels lead here.
+        // Both ends of a connection may be on this machine.
         let used = shard.entries.get(&(kind, id)).is_some_and(|entry| entry.used && entry.value == value);
         shard.entries.insert((kind, id), Entry { value, time, used });
     }
 
-    /// Drops what is too old to be asked for; returns how many of them a connection should have used and none did.
-    /// `settled`: all events up to that time have been taken in.
-    pub fn expire(&self, settled: u64) -> usize {
-        let mut unused = 0;
+    /// Drops what is too old to be asked for. `settled`: all events up to that time have been taken in.
+    pub fn expire(&self, settled: u64) {
         for shard in &self.shards {
-            let mut shard = lock(shard);
-            while shard.order.front().is_some_and(|(time, _)| time.saturating_add(KEPT) < settled) {
-                unused += usize::from(shard.drop_oldest());
-            }
+            lock(shard).expire(settled);
         }
-        unused
     }
 
     /// How many are kept.
@@ -271,58 +289,93 @@ mod tests {
     }
 
     #[test]
-    fn both_labels_of_the_handshake_lead_to_its_secret() {
-        for label in [Label::ClientHandshake, Label::ServerHandshake] {
-            let secrets = Secrets::new();
-            secrets.put(1, 0, Secret::Expand { label, secret: vec![1; 48], context: vec![2; 48] });
-            assert_eq!(secrets.handshake(&[2; 48]).unwrap()[..], [1; 48]);
-            assert!(secrets.handshake(&[3; 48]).is_none());
-            assert!(secrets.early(&[2; 48]).is_none());
-        }
+    fn a_transcript_leads_to_the_secret_of_its_epoch() {
+        let secrets = Secrets::new();
+        secrets.put(0, Secret::Expand { epoch: Epoch::Handshake, secret: vec![1; 48], context: vec![2; 48] });
+        assert_eq!(secrets.handshake(&[2; 48]).unwrap()[..], [1; 48]);
+        assert!(secrets.handshake(&[3; 48]).is_none());
+        assert!(secrets.early(&[2; 48]).is_none());
     }
 
     #[test]
     fn the_master_secret_leads_to_the_transcript() {
         let secrets = Secrets::new();
-        let label = Label::ClientApplication;
-        secrets.put(1, 0, Secret::Expand { label, secret: vec![1; 32], context: vec![2; 32] });
+        let epoch = Epoch::Application;
+        secrets.put(0, Secret::Expand { epoch, secret: vec![1; 32], context: vec![2; 32] });
         assert_eq!(secrets.transcript(&[1; 32]).unwrap()[..], [2; 32]);
     }
 
     #[test]
     fn what_cannot_be_a_secret_is_not_kept() {
         let secrets = Secrets::new();
-        let label = Label::ClientHandshake;
-        secrets.put(1, 0, Secret::Expand { label, secret: vec![1; 32], context: vec![] });
-        secrets.put(1, 0, Secret::Expand { label, secret: vec![1; 32], context: vec![2; 48] });
-        secrets.put(1, 0, Secret::Expand { label, secret: vec![1; 1000], context: vec![2; 1000] });
-        secrets.put(1, 0, Secret::Master { master: vec![1; 32], client_random: [0; 32] });
-        secrets.put(1, 0, Secret::Log { label: LogLabel::ClientEarly, client_random: [0; 32], secret: vec![0; 31] });
+        let epoch = Epoch::Handshake;
+        secrets.put(0, Secret::Expand { epoch, secret: vec![1; 32], context: vec![] });
+        secrets.put(0, Secret::Expand { epoch, secret: vec![1; 32], context: vec![2; 48] });
+        secrets.put(0, Secret::Expand { epoch, secret: vec![1; 1000], context: vec![2; 1000] });
+        secrets.put(0, Secret::Master { master: vec![1; 32], client_random: [0; 32] });
+        secrets.put(0, Secret::Log { label: LogLabel::ClientEarly, client_random: [0; 32], secret: vec![0; 31] });
         assert!(secrets.is_empty());
     }
 
     #[test]
-    fn old_ones_go_and_those_nobody_used_are_counted() {
+    fn one_that_nobody_asks_for_goes_after_its_time() {
         let secrets = Secrets::new();
-        secrets.put(1, 10, master(1));
-        secrets.put(1, 11, master(2));
-        secrets.put(1, 12, master(3));
+        secrets.put(10, master(1));
+        secrets.put(12, master(2));
+        secrets.expire(KEPT + 10);
+        assert_eq!(secrets.len(), 2);
+        secrets.expire(KEPT + 12);
+        assert!(secrets.master(&[1; 32]).is_none() && secrets.master(&[2; 32]).is_some());
+    }
+
+    #[test]
+    fn one_for_data_waits_longer() {
+        let secrets = Secrets::new();
+        for label in [LogLabel::ServerHandshake, LogLabel::ServerApplication] {
+            secrets.put(10, Secret::Log { label, client_random: [1; 32], secret: vec![1; 32] });
+        }
+        secrets.expire(KEPT_FOR_DATA + 10);
+        assert!(secrets.logged(LogLabel::ServerHandshake, &[1; 32]).is_none());
+        assert!(secrets.logged(LogLabel::ServerApplication, &[1; 32]).is_some());
+    }
+
+    #[test]
+    fn one_that_was_asked_for_goes_soon() {
+        let secrets = Secrets::new();
+        secrets.put(10, master(1));
+        secrets.put(10, master(2));
         assert!(secrets.master(&[1; 32]).is_some());
-        assert_eq!(secrets.expire(KEPT + 10), 0);
-        assert_eq!(secrets.len(), 3);
-        assert_eq!(secrets.expire(KEPT + 12), 1);
-        assert_eq!(secrets.len(), 1);
+        secrets.expire(KEPT_ONCE_USED + 10);
+        assert!(secrets.master(&[1; 32]).is_some(), "the other end may ask, too");
+        secrets.expire(KEPT_ONCE_USED + 11);
+        assert!(secrets.master(&[1; 32]).is_none() && secrets.master(&[2; 32]).is_some());
     }
 
     #[test]
     fn one_put_again_lives_from_then_on() {
         let secrets = Secrets::new();
-        secrets.put(1, 10, master(1));
-        secrets.put(1, 20, master(1));
-        assert_eq!(secrets.expire(KEPT + 15), 0);
+        secrets.put(10, master(1));
+        assert!(secrets.master(&[1; 32]).is_some());
+        secrets.put(20, master(1));
+        secrets.expire(KEPT_ONCE_USED + 15);
         assert_eq!(secrets.len(), 1);
-        assert_eq!(secrets.expire(KEPT + 21), 1);
+        secrets.expire(KEPT_ONCE_USED + 21);
         assert!(secrets.is_empty());
+    }
+
+    #[test]
+    fn what_many_took_is_given_back() {
+        let secrets = Secrets::new();
+        for number in 0..1000 * SHARDS as u64 {
+            let mut client_random = [0; 32];
+            client_random[24..].copy_from_slice(&number.to_be_bytes());
+            secrets.put(0, Secret::Master { master: vec![1; 48], client_random });
+        }
+        secrets.expire(KEPT + 1);
+        for shard in &secrets.shards {
+            let shard = lock(shard);
+            assert!(shard.entries.capacity() <= ROOM_LEAST && shard.order.capacity() <= ROOM_LEAST);
+        }
     }
 
     #[test]
@@ -331,7 +384,7 @@ mod tests {
         for number in 0..2 * SHARD_MOST as u32 {
             let mut client_random = [0; 32];
             client_random[..4].copy_from_slice(&number.to_le_bytes());
-            secrets.put(1, 0, Secret::Master { master: vec![1; 48], client_random });
+            secrets.put(0, Secret::Master { master: vec![1; 48], client_random });
         }
         assert_eq!(secrets.len(), SHARD_MOST);
     }

@@ -21,7 +21,7 @@ const CLOSE_NOTIFY: u8 = 0;
 
 /// How long a secret may be missed after all events up to then were taken in, in ns: a library derives it within its
 /// handshake, but the process may have to wait for its turn, or for a crypto engine.
-const PATIENCE: u64 = 5_000_000_000;
+pub(super) const PATIENCE: u64 = 5_000_000_000;
 /// What a direction may hold of what it cannot go on with.
 const HOLD_MOST: usize = 1 << 20;
 
@@ -515,7 +515,7 @@ impl Session {
                 client_random: asked.random,
                 server_random: hello.random,
                 encrypt_then_mac: asked.encrypt_then_mac && hello.encrypt_then_mac,
-                is_told: false,
+                master: None,
             });
             self.hellos = Hellos::default();
             self.client.enter(Phase::Clear);

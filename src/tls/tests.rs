@@ -1,7 +1,7 @@
 //! Whole connections: between two ends of rustls, and as OpenSSL was recorded.
 
 mod gaps;
-mod pair;
+pub(crate) mod pair;
 mod recorded;
 
 use std::sync::{Arc, Mutex};
@@ -45,7 +45,7 @@ impl Told {
 fn knowing(secrets: &[Secret]) -> Secrets {
     let store = Secrets::new();
     for secret in secrets {
-        store.put(1, 0, secret.clone());
+        store.put(0, secret.clone());
     }
     store
 }
@@ -187,9 +187,9 @@ fn hello(wire: &Wire, side: Side, at: usize) -> Vec<u8> {
 }
 
 /// What the library of one end derives, as HKDF-Expand-Label shows it. The key exchange is the one of `pair`.
-fn expanded(label: Label, hash: Hash, transcript: &[&[u8]]) -> Secret {
+fn expanded(epoch: Epoch, hash: Hash, transcript: &[&[u8]]) -> Secret {
     let context = digest(hash.digest(), &transcript.concat()).as_ref().to_vec();
-    Secret::Expand { label, secret: handshake_secret(hash), context }
+    Secret::Expand { epoch, secret: handshake_secret(hash), context }
 }
 
 #[test]
@@ -199,16 +199,14 @@ fn the_handshake_secret_alone_opens_all_and_is_found_by_the_transcript() {
         let logged = std::mem::take(&mut wire.secrets);
         let hash = if format!("{:?}", suite.suite()).ends_with("384") { Hash::Sha384 } else { Hash::Sha256 };
         let hellos = [hello(&wire, Side::Client, 0), hello(&wire, Side::Server, 0)];
-        wire.secrets = vec![expanded(Label::ServerHandshake, hash, &[&hellos[0], &hellos[1]])];
-        assert_all_read(&wire);
-        wire.secrets = vec![expanded(Label::ClientHandshake, hash, &[&hellos[0], &hellos[1]])];
+        wire.secrets = vec![expanded(Epoch::Handshake, hash, &[&hellos[0], &hellos[1]])];
         assert_all_read(&wire);
 
         // And what is told of them is what the ends logged.
         let lines = Arc::new(Mutex::new(Vec::new()));
         let told = lines.clone();
         let store = Secrets::logging(move |line| told.lock().unwrap().extend(keylog::parse(&line.to_string())));
-        store.put(1, 0, wire.secrets.remove(0));
+        store.put(0, wire.secrets.remove(0));
         let mut session = Session::new();
         for (side, data) in &wire.chunks {
             session.take(*side, bytes(data), &store, &mut |_, _| {});
@@ -230,7 +228,7 @@ fn the_transcript_of_a_retried_hello_has_the_first_hellos_hash() {
         hello(&wire, Side::Client, 1),
         hello(&wire, Side::Server, 1),
     ];
-    wire.secrets = vec![expanded(Label::ServerHandshake, hash, &transcript.each_ref().map(Vec::as_slice))];
+    wire.secrets = vec![expanded(Epoch::Handshake, hash, &transcript.each_ref().map(Vec::as_slice))];
     assert_all_read(&wire);
 }
 
@@ -246,7 +244,7 @@ fn secrets_may_come_after_all_else() {
         assert!(session.held() > 100_000);
         assert_eq!(told, Told::default());
         for secret in &wire.secrets {
-            secrets.put(1, 0, secret.clone());
+            secrets.put(0, secret.clone());
         }
         session.resume(1, &secrets, &mut |side, piece| told.add(side, piece));
         assert_told_all(&wire, &told);
@@ -374,7 +372,7 @@ proptest! {
             let side = [Side::Client, Side::Server][usize::from(what % 2)];
             if what == 2 {
                 if let Some(secret) = late.next() {
-                    secrets.put(1, 0, secret);
+                    secrets.put(0, secret);
                     session.resume(0, &secrets, &mut |side, piece| told.add(side, piece));
                 }
             } else if let Some(data) = sides[usize::from(what)].next() {

@@ -196,23 +196,21 @@ fn secret(label: secret_label, secret: u8, context: u8) -> Raw {
 
 fn parsed_secret(raw: &Raw) -> Option<Secret> {
     match raw.parse()? {
-        Event::Secret { time: 7, pid: 42, secret } => Some(secret),
+        Event::Secret { time: 7, pid: 42, secret, .. } => Some(secret),
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
 fn a_secret_is_what_its_label_says() {
-    let expand = |label| Some(Secret::Expand { label, secret: vec![1; 48], context: vec![2; 64] });
+    let expand = |epoch| Some(Secret::Expand { epoch, secret: vec![1; 48], context: vec![2; 64] });
     let log = |label| Some(Secret::Log { label, client_random: [2; 32], secret: vec![1; 48] });
-    for (of, label) in [
-        (secret_label::SECRET_CLIENT_EARLY, Label::ClientEarly),
-        (secret_label::SECRET_CLIENT_HANDSHAKE, Label::ClientHandshake),
-        (secret_label::SECRET_SERVER_HANDSHAKE, Label::ServerHandshake),
-        (secret_label::SECRET_CLIENT_APPLICATION, Label::ClientApplication),
-        (secret_label::SECRET_SERVER_APPLICATION, Label::ServerApplication),
+    for (of, epoch) in [
+        (secret_label::SECRET_EARLY, Epoch::Early),
+        (secret_label::SECRET_HANDSHAKE, Epoch::Handshake),
+        (secret_label::SECRET_APPLICATION, Epoch::Application),
     ] {
-        assert_eq!(parsed_secret(&secret(of, 48, 64)), expand(label));
+        assert_eq!(parsed_secret(&secret(of, 48, 64)), expand(epoch));
     }
     for (of, label) in [
         (secret_label::SECRET_LOG_MASTER, LogLabel::ClientRandom),
@@ -229,8 +227,23 @@ fn a_secret_is_what_its_label_says() {
 }
 
 #[test]
+fn a_secret_says_whose_it_is() {
+    for (code, library) in [
+        (tls_library::LIBRARY_OPENSSL, Some(Library::OpenSsl)),
+        (tls_library::LIBRARY_GNUTLS, Some(Library::GnuTls)),
+        (tls_library::LIBRARY_GO, Some(Library::Go)),
+        (tls_library::LIBRARY_BORINGSSL, Some(Library::BoringSsl)),
+        (tls_library(0), None),
+    ] {
+        let raw = secret(secret_label::SECRET_HANDSHAKE, 48, 48);
+        let raw = raw.put(offset_of!(secret_event, library), &[code.0 as u8]);
+        assert!(matches!(raw.parse(), Some(Event::Secret { library: found, .. }) if found == library));
+    }
+}
+
+#[test]
 fn a_secret_of_another_length_or_label_is_no_event() {
-    let expand = secret_label::SECRET_SERVER_HANDSHAKE;
+    let expand = secret_label::SECRET_HANDSHAKE;
     for (label, length, context) in [
         (expand, 65, 32),
         (expand, 0, 32),

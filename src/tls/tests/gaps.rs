@@ -145,7 +145,7 @@ fn with_the_servers_messages_lost_the_transcript_is_found_by_the_master_secret()
     let mut wire = chatty(&Ends::new(suite("TLS13_AES_128_GCM_SHA256")));
     let hash = Hash::Sha256;
     let hellos = [hello(&wire, Side::Client, 0), hello(&wire, Side::Server, 0)];
-    let handshake = expanded(Label::ServerHandshake, hash, &[&hellos[0], &hellos[1]]);
+    let handshake = expanded(Epoch::Handshake, hash, &[&hellos[0], &hellos[1]]);
     // What a whole connection would have come to: the hash that its own schedule has.
     let finished = {
         let store = knowing(std::slice::from_ref(&handshake));
@@ -160,7 +160,7 @@ fn with_the_servers_messages_lost_the_transcript_is_found_by_the_master_secret()
     wire.secrets = vec![handshake];
     let (session, parts) = read_without(&wire, Side::Server, std::slice::from_ref(&record));
     assert_eq!((session.state(), parts.len()), (State::Handshake, 0));
-    wire.secrets.push(Secret::Expand { label: Label::ServerApplication, secret: master, context: finished });
+    wire.secrets.push(Secret::Expand { epoch: Epoch::Application, secret: master, context: finished });
     let (session, parts) = read_without(&wire, Side::Server, &[record]);
     assert_eq!(session.state(), State::Open);
     fit(&wire.server, &parts);

@@ -21,7 +21,7 @@ use crate::tls::{LogLabel, Secret, Side};
 
 /// What went between two ends.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     /// In the order it was sent.
     pub chunks: Vec<(Side, Vec<u8>)>,
     pub client: Vec<u8>,
@@ -31,7 +31,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn plain(&self, side: Side) -> &[u8] {
+    pub(crate) fn plain(&self, side: Side) -> &[u8] {
         match side {
             Side::Client => &self.client,
             Side::Server => &self.server,
@@ -39,7 +39,7 @@ impl Wire {
     }
 
     /// All that a side sent.
-    pub(super) fn sent(&self, side: Side) -> Vec<u8> {
+    pub(crate) fn sent(&self, side: Side) -> Vec<u8> {
         self.chunks.iter().filter(|(from, _)| *from == side).flat_map(|(_, data)| data.clone()).collect()
     }
 }
@@ -165,7 +165,7 @@ impl ActiveKeyExchange for Known {
 }
 
 /// The handshake secret of a connection without a key shared before (RFC 8446 section 7.1).
-pub(super) fn handshake_secret(hash: Hash) -> Vec<u8> {
+pub(in crate::tls) fn handshake_secret(hash: Hash) -> Vec<u8> {
     let zeros = vec![0; hash.len()];
     let extract = |salt: &[u8], key: &[u8]| hmac::sign(&hmac::Key::new(hash.hmac(), salt), key).as_ref().to_vec();
     let early = extract(&zeros, &zeros);
@@ -175,7 +175,7 @@ pub(super) fn handshake_secret(hash: Hash) -> Vec<u8> {
 
 /// How two ends are set up. The same may meet again, and then resume.
 #[derive(Clone)]
-pub(super) struct Ends {
+pub(crate) struct Ends {
     pub client: ClientConfig,
     pub server: ServerConfig,
     log: Arc<Log>,
@@ -184,18 +184,18 @@ pub(super) struct Ends {
 static GROUPS: [&dyn SupportedKxGroup; 2] = [&Known(NamedGroup::X25519), &Known(NamedGroup::secp256r1)];
 
 /// Those that go with the certificate, which has an elliptic curve.
-pub(super) fn all_suites() -> Vec<SupportedCipherSuite> {
+pub(crate) fn all_suites() -> Vec<SupportedCipherSuite> {
     let all = rustls::crypto::ring::ALL_CIPHER_SUITES.iter().copied();
     all.filter(|suite| !format!("{:?}", suite.suite()).contains("_RSA_")).collect()
 }
 
 /// A suite by its name, as rustls has it.
-pub(super) fn suite(name: &str) -> SupportedCipherSuite {
+pub(crate) fn suite(name: &str) -> SupportedCipherSuite {
     all_suites().into_iter().find(|suite| format!("{:?}", suite.suite()) == name).expect("rustls has it")
 }
 
 impl Ends {
-    pub(super) fn new(suite: SupportedCipherSuite) -> Ends {
+    pub(crate) fn new(suite: SupportedCipherSuite) -> Ends {
         let mut provider = rustls::crypto::ring::default_provider();
         provider.cipher_suites = vec![suite];
         provider.kx_groups = GROUPS.to_vec();
@@ -208,7 +208,7 @@ impl Ends {
     }
 
     /// The server takes another group than the client guesses.
-    pub(super) fn retried() -> Ends {
+    pub(crate) fn retried() -> Ends {
         let mut provider = rustls::crypto::ring::default_provider();
         provider.cipher_suites = vec![suite("TLS13_AES_256_GCM_SHA384")];
         provider.kx_groups = GROUPS.to_vec();
@@ -217,7 +217,7 @@ impl Ends {
     }
 
     /// The client shows a certificate.
-    pub(super) fn with_client_certificate(suite: SupportedCipherSuite) -> Ends {
+    pub(crate) fn with_client_certificate(suite: SupportedCipherSuite) -> Ends {
         let mut provider = rustls::crypto::ring::default_provider();
         provider.cipher_suites = vec![suite];
         let provider = Arc::new(provider);
@@ -256,7 +256,7 @@ impl Ends {
         Ends { client, server, log }
     }
 
-    pub(super) fn meet(&self) -> Pair {
+    pub(crate) fn meet(&self) -> Pair {
         self.log.0.lock().unwrap().clear();
         let name = ServerName::try_from("app.example").unwrap();
         let mut client = ClientConnection::new(Arc::new(self.client.clone()), name).unwrap();
@@ -267,7 +267,7 @@ impl Ends {
     }
 }
 
-pub(super) struct Pair {
+pub(crate) struct Pair {
     pub client: ClientConnection,
     pub server: ServerConnection,
     wire: Wire,
@@ -276,7 +276,7 @@ pub(super) struct Pair {
 
 impl Pair {
     /// Carries over what both have to send, until neither has.
-    pub(super) fn carry(&mut self) {
+    pub(crate) fn carry(&mut self) {
         loop {
             let (mut from_client, mut from_server) = (Vec::new(), Vec::new());
             while self.client.wants_write() {
@@ -311,7 +311,7 @@ impl Pair {
         }
     }
 
-    pub(super) fn say(&mut self, side: Side, data: &[u8]) {
+    pub(crate) fn say(&mut self, side: Side, data: &[u8]) {
         match side {
             Side::Client => self.client.writer().write_all(data).unwrap(),
             Side::Server => self.server.writer().write_all(data).unwrap(),
@@ -324,7 +324,7 @@ impl Pair {
     }
 
     /// Before the server has spoken. Counts as said only if the server takes it.
-    pub(super) fn say_early(&mut self, data: &[u8], is_taken: bool) {
+    pub(crate) fn say_early(&mut self, data: &[u8], is_taken: bool) {
         self.client.early_data().expect("the server lets it").write_all(data).unwrap();
         if is_taken {
             self.wire.client.extend_from_slice(data);
@@ -332,11 +332,11 @@ impl Pair {
     }
 
     /// How many bytes a side has sent so far.
-    pub(super) fn sent(&self, side: Side) -> usize {
+    pub(crate) fn sent(&self, side: Side) -> usize {
         self.wire.sent(side).len()
     }
 
-    pub(super) fn update_keys(&mut self, side: Side) {
+    pub(crate) fn update_keys(&mut self, side: Side) {
         match side {
             Side::Client => self.client.refresh_traffic_keys().unwrap(),
             Side::Server => self.server.refresh_traffic_keys().unwrap(),
@@ -344,7 +344,7 @@ impl Pair {
     }
 
     /// Both close; what went over the wire.
-    pub(super) fn part(mut self) -> Wire {
+    pub(crate) fn part(mut self) -> Wire {
         self.client.send_close_notify();
         self.server.send_close_notify();
         self.carry();
@@ -354,7 +354,7 @@ impl Pair {
 }
 
 /// Bytes that repeat nowhere.
-pub(super) fn noise(len: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
         state ^= state << 13;

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sidetap_fuzz::conn::Why;
-use sidetap_fuzz::tls::{Label, LogLabel, Piece, Secret, Secrets, Session, Side, State, keylog, looks_like_client};
+use sidetap_fuzz::tls::{Epoch, LogLabel, Piece, Secret, Secrets, Session, Side, State, keylog, looks_like_client};
 
 fuzz_target!(|input: &[u8]| {
     let _ = looks_like_client(input);
@@ -60,20 +60,21 @@ fn told(mut input: &[u8], at_a_time: usize) -> (Told, State) {
             3 => session.resume(1 << 40, &secrets, &mut out),
             kind => {
                 for secret in secret(kind, data) {
-                    secrets.put(1, 0, secret);
+                    secrets.put(0, secret);
                 }
                 session.resume(0, &secrets, &mut out);
             }
         }
         assert!(session.held() < 3 << 20);
     }
-    let _ = (session.info(), session.is_waiting(), secrets.expire(u64::MAX));
+    let _ = (session.info(), session.is_waiting());
+    secrets.expire(u64::MAX);
     (told, session.state())
 }
 
 /// A secret, if there is enough for one.
 fn secret(kind: u8, data: &[u8]) -> Option<Secret> {
-    const LABELS: [Label; 3] = [Label::ClientEarly, Label::ClientHandshake, Label::ServerApplication];
+    const EPOCHS: [Epoch; 3] = [Epoch::Early, Epoch::Handshake, Epoch::Application];
     const LOG_LABELS: [LogLabel; 5] = [
         LogLabel::ClientEarly,
         LogLabel::ClientHandshake,
@@ -87,6 +88,6 @@ fn secret(kind: u8, data: &[u8]) -> Option<Secret> {
     Some(match kind {
         4 => Secret::Master { master: secret, client_random: first },
         5 => Secret::Log { label: LOG_LABELS[label % 5], client_random: first, secret },
-        _ => Secret::Expand { label: LABELS[label % 3], secret: first.to_vec(), context: secret },
+        _ => Secret::Expand { epoch: EPOCHS[label % 3], secret: first.to_vec(), context: secret },
     })
 }
