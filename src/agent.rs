@@ -17,7 +17,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, bounded, never, select, tick};
@@ -30,6 +30,7 @@ use crate::cli::Run;
 use crate::config::{Settings, TapDirection, Tapped};
 use crate::identity::Identity;
 use crate::identity::runtime::{self, Sockets};
+use crate::machine;
 use crate::pipeline::Pipeline;
 use crate::privileges;
 use crate::probes::Probes;
@@ -257,8 +258,7 @@ fn buffer_size(run: &Run) -> Result<usize> {
 /// Where this run begins to number exchanges: at the time in µs. An earlier run has not come so far, unless it had a
 /// million of them a second, so that a record that a store got twice is known by its number.
 fn first_id() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    now.as_micros() as u64
+    machine::now().as_micros() as u64
 }
 
 /// Bytes of memory that the process has, from statm of proc(5).

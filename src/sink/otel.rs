@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -18,6 +18,7 @@ use prost::Message;
 use super::Sink;
 use crate::config::{OtelProtocol, OtelStore};
 use crate::exchange::{Nanos, Record};
+use crate::machine;
 use crate::stats::StoreStats;
 
 mod client;
@@ -155,7 +156,7 @@ fn write_line(request: &ExportLogsServiceRequest) -> io::Result<()> {
 }
 
 fn now() -> Nanos {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as Nanos)
+    machine::now().as_nanos() as Nanos
 }
 
 impl Sink for Otel {

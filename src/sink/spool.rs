@@ -14,13 +14,14 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use flate2::Crc;
 use serde::de::IgnoredAny;
 
 use super::lines::{Lines, make_folder};
+use crate::machine;
 use crate::stats::StoreStats;
 
 /// Where segments go that are not what they were.
@@ -192,9 +193,8 @@ impl Spool {
     }
 
     fn begin(&self, last_id: &mut u64) -> io::Result<Open> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         // Later than the last one, also where the clock was set back.
-        let id = (now.as_micros() as u64).max(*last_id + 1);
+        let id = (machine::now().as_micros() as u64).max(*last_id + 1);
         let (lines, _) = Lines::open(&self.folder.join(open_name(id)))?;
         *last_id = id;
         Ok(Open { id, lines, records: 0, crc: Crc::new(), began: Instant::now() })

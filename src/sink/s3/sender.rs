@@ -3,7 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use object_store::aws::AmazonS3;
 use object_store::path::Path;
@@ -18,6 +18,7 @@ use super::names;
 use super::objects::{Object, objects};
 use crate::config::S3Store;
 use crate::exchange::{Artifact, Record};
+use crate::machine;
 use crate::sink::queue::Outbox;
 use crate::sink::spool::{Segment, Spool};
 use crate::stats::StoreStats;
@@ -171,9 +172,8 @@ impl Bucket {
         }
         self.succeeded();
         if let Some(url) = names::url(&self.store, &object.key, &object.digest) {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             self.artifacts.send_one(Record::Artifact(Box::new(Artifact {
-                time: now.as_nanos() as u64,
+                time: machine::now().as_nanos() as u64,
                 url,
                 bytes: object.content.len() as u64,
                 digest: object.digest,
