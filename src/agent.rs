@@ -9,7 +9,7 @@
 //! | probes | files that TLS libraries are in | nothing: a file may keep it waiting; ends with the process |
 //! | docker, containerd, cri | the socket of a container runtime | the main thread, by letting go of them |
 //! | sink, one a store | its output | the last sender of its queue |
-//! | s3 sender, one a store of that type | what its sink has put on disk | its sink, by the end of its queue |
+//! | s3 sender, otel sender, one a store of that type | what its sink has put on disk | its sink, by the end of its queue |
 //! | tidying | files put aside by a `file` store | itself, when it is done |
 //! | signals | nothing: passes them on | the end of the process |
 //! | recording, with `--record` | the file | the last recorder |
