@@ -23,6 +23,22 @@ impl Count {
     }
 }
 
+/// A number that goes up and down, the sum of what several contribute.
+#[derive(Debug, Default)]
+pub struct Level(AtomicU64);
+
+impl Level {
+    /// A contribution was `before` and is `after`.
+    pub fn adjust(&self, before: u64, after: u64) {
+        // A number below zero is one that wraps around, and back again.
+        self.0.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Exchanges that ended, whatever the rules made of them.
@@ -74,6 +90,9 @@ pub struct StoreStats {
     pub lost_spool: Count,
     /// How often something was not taken and will be sent again.
     pub retries: Count,
+    /// What waits on disk: batches, the one that is being written included, and bytes.
+    pub spool_batches: Level,
+    pub spool_bytes: Level,
 }
 
 impl StoreStats {

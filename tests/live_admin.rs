@@ -15,7 +15,7 @@ use std::time::Duration;
 use support::backend::Backend;
 use support::client::{Client, Request};
 use support::haproxy::{self, Haproxy};
-use support::program::Program;
+use support::program::{Program, listens};
 use support::scene::{Scene, proxies};
 use support::sidetap::{CapturePath, Sidetap, binary, tap};
 use support::{LIMIT, Scratch, data, fill, free_port, on_each_path, until};
@@ -148,6 +148,44 @@ fn promtool_finds_nothing(page: &str) {
     drop(input);
     let status = check.wait().expect("promtool ends");
     assert!(status.success(), "promtool finds something in\n{page}");
+}
+
+/// The page as Prometheus itself reads it, from a server of its own.
+#[test]
+fn prometheus_reads_the_page() {
+    if Command::new("prometheus").arg("--version").output().is_err() {
+        println!("skipped: prometheus (Debian's package of that name) is not installed");
+        return;
+    }
+    let mut admin = Admin::start(CapturePath::best());
+    let mut client = admin.scene.client();
+    for number in 0..5 {
+        client.get("/bytes/1000", &format!("scraped-{number}"));
+    }
+    admin.scene.sidetap.wait_for_pair("scraped-4");
+    let (folder, port) = (Scratch::new("prometheus"), free_port());
+    let config = format!(
+        "scrape_configs: [{{job_name: sidetap, scrape_interval: 1s, static_configs: [{{targets: ['127.0.0.1:{}']}}]}}]\n",
+        admin.port
+    );
+    let mut command = Command::new("prometheus");
+    command.arg("--config.file").arg(folder.file("prometheus.yml", &config));
+    command.arg("--storage.tsdb.path").arg(folder.path().join("data"));
+    command.args(["--web.listen-address", &format!("127.0.0.1:{port}")]);
+    let mut prometheus = Program::start("prometheus", &mut command, folder.path());
+    prometheus.wait_ready("server", LIMIT, |_| listens(port));
+    let ask = |query: &str| -> Option<f64> {
+        let response = Client::tcp(port).get(&format!("/api/v1/query?query={query}"), "query");
+        let answer: serde_json::Value = serde_json::from_slice(&response.body).ok()?;
+        answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
+    };
+    let scraped = until(LIMIT, || ask("up").filter(|up| *up == 1.0));
+    assert!(scraped.is_some(), "not scraped, up: {:?}{}", ask("up"), prometheus.tail());
+    assert_eq!(ask("sum(sidetap_transactions_total)"), Some(10.0));
+    // None was left out as a repetition or as out of order.
+    assert_eq!(ask("scrape_samples_post_metric_relabeling"), Some(admin.metrics().samples.len() as f64));
+    assert_eq!(ask("sidetap_ready"), Some(1.0));
+    admin.scene.sidetap.stop();
 }
 
 fn the_dashboard_names_only_what_there_is(metrics: &Metrics) {
