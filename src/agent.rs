@@ -145,8 +145,9 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let counters = kernel.counters();
     // With the pipeline goes the outbox, and with it the sinks' queues end.
     drop((server, state, pipeline));
-    for name in stores.join(LAST_WRITES) {
-        log::error!("the {name} store did not take its last records within {} s", LAST_WRITES.as_secs());
+    for (name, left) in stores.join(LAST_WRITES) {
+        let seconds = LAST_WRITES.as_secs();
+        log::error!("the {name} store did not take its last records within {seconds} s: {left} are lost");
     }
     if let Some(recording) = recording {
         recording.join().unwrap_or_else(|_| anyhow::bail!("the recording ended early"))?;

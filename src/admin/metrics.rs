@@ -144,9 +144,9 @@ fn lost(text: &mut Text, stats: &Stats, kernel: &Kernel) {
         ("agent", "bad_event", stats.bad_events.get()),
         ("agent", "unknown_connection", stats.lost_connections.get()),
         ("agent", "unknown_process", stats.lost_identities.get()),
-        ("store", "queue_full", stats.lost_queue.get()),
-        ("store", "failed", stats.lost_sink.get()),
-        ("store", "spool", stats.stores().iter().map(|store| store.lost_spool.get()).sum()),
+        ("store", "queue_full", stats.lost(|store| &store.lost_queue)),
+        ("store", "failed", stats.lost(|store| &store.lost_sink)),
+        ("store", "spool", stats.lost(|store| &store.lost_spool)),
         ("recording", "too_slow", stats.lost_recording.get()),
     ] {
         text.sample(&[("place", place), ("cause", cause)], lost);

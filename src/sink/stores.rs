@@ -98,8 +98,8 @@ impl Stores {
     }
 
     /// Waits until the sinks have written what they were given; the outbox must be gone. Names those that did not
-    /// make it in time.
-    pub fn join(self, patience: Duration) -> Vec<String> {
+    /// make it in time, and how many records they leave, which are counted as lost.
+    pub fn join(self, patience: Duration) -> Vec<(String, u64)> {
         self.threads.join(patience)
     }
 }
@@ -258,7 +258,7 @@ mod tests {
         assert!(stores.replace(&nowhere, &outbox).is_err());
         send(&outbox, 2);
         drop(outbox);
-        assert_eq!(stores.join(bounds), Vec::<String>::new());
+        assert!(stores.join(bounds).is_empty());
         assert_eq!(std::fs::read_to_string(path).unwrap(), line.repeat(42));
         assert_eq!((stats.store("file").written.get(), stats.store("file").lost()), (42, 0));
     }
