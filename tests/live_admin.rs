@@ -8,8 +8,6 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use support::backend::Backend;
@@ -18,6 +16,7 @@ use support::haproxy::{self, Haproxy};
 use support::program::{Program, listens};
 use support::scene::{Scene, proxies};
 use support::sidetap::{CapturePath, Sidetap, binary, tap};
+use support::traffic::{Traffic, possessions};
 use support::{LIMIT, Scratch, data, fill, free_port, on_each_path, until};
 
 on_each_path!(reloads_under_traffic_lose_nothing_and_leave_nothing_behind);
@@ -248,58 +247,6 @@ fn run(arguments: &[&str], folder: &Path) -> Output {
 fn outcome(output: &Output) -> (Option<i32>, String) {
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     (output.status.code(), text.into_owned())
-}
-
-/// Clients that ask without a pause until told to end, on connections that last a few requests each.
-struct Traffic {
-    stop: &'static AtomicBool,
-    threads: Vec<thread::JoinHandle<Vec<String>>>,
-    done: &'static AtomicUsize,
-}
-
-impl Traffic {
-    fn start(front: u16, clients: usize) -> Traffic {
-        // A few bytes, for the life of the test.
-        let (stop, done) = (Box::leak(Box::default()), Box::leak(Box::default()));
-        let (stop, done): (&AtomicBool, &AtomicUsize) = (stop, done);
-        let client = |number: usize| {
-            move || {
-                let mut ids = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    let mut client = Client::tcp(front);
-                    for _ in 0..7 {
-                        let id = format!("{number}-{}", ids.len());
-                        let response = client.get(&format!("/bytes/{}", ids.len() % 3000), &id);
-                        assert_eq!(response.status, 200, "{id}");
-                        ids.push(id);
-                        done.fetch_add(1, Ordering::Relaxed);
-                        // Not to outrun a machine that is slow: what counts is that there is always something under way.
-                        thread::sleep(Duration::from_millis(2));
-                    }
-                }
-                ids
-            }
-        };
-        Traffic { stop, done, threads: (0..clients).map(|number| thread::spawn(client(number))).collect() }
-    }
-
-    /// Waits until some more requests have been answered.
-    fn go_on(&self) {
-        let before = self.done.load(Ordering::Relaxed);
-        until(LIMIT, || (self.done.load(Ordering::Relaxed) >= before + 5).then_some(())).expect("clients are served");
-    }
-
-    /// The ids of all requests.
-    fn stop(self) -> Vec<String> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.threads.into_iter().flat_map(|thread| thread.join().expect("all were served")).collect()
-    }
-}
-
-/// Threads and open files of a process.
-fn possessions(program: &Program) -> (usize, usize) {
-    let count = |what: &str| fs::read_dir(format!("/proc/{}/{what}", program.pid())).map_or(0, |all| all.count());
-    (count("task"), count("fd"))
 }
 
 /// How often; more by hand.

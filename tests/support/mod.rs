@@ -21,6 +21,7 @@ pub mod scene;
 pub mod sidetap;
 pub mod socket;
 pub mod tls;
+pub mod traffic;
 pub mod wire;
 
 use std::fs;
