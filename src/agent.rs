@@ -9,7 +9,7 @@
 //! | probes | files that TLS libraries are in | nothing: a file may keep it waiting; ends with the process |
 //! | docker, containerd, cri | the socket of a container runtime | the main thread, by letting go of them |
 //! | sink, one a store | its output | the last sender of its queue |
-//! | s3 sender, one a store of that type | what its sink has put on disk | its sink, by the end of its queue |
+//! | s3 sender, otel sender, one a store of that type | what its sink has put on disk | its sink, by the end of its queue |
 //! | tidying | files put aside by a `file` store | itself, when it is done |
 //! | signals | nothing: passes them on | the end of the process |
 //! | recording, with `--record` | the file | the last recorder |
@@ -18,7 +18,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, bounded, never, select, tick};
@@ -32,6 +32,7 @@ use crate::config::{Settings, TapDirection, Tapped};
 use crate::identity::Identity;
 use crate::identity::runtime::{self, Sockets};
 use crate::keylog::KeyLog;
+use crate::machine;
 use crate::pipeline::Pipeline;
 use crate::privileges;
 use crate::probes::Probes;
@@ -154,8 +155,9 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let counters = kernel.counters();
     // With the pipeline goes the outbox, and with it the sinks' queues end.
     drop((server, state, pipeline));
-    for name in stores.join(LAST_WRITES) {
-        log::error!("the {name} store did not take its last records within {} s", LAST_WRITES.as_secs());
+    for (name, left) in stores.join(LAST_WRITES) {
+        let seconds = LAST_WRITES.as_secs();
+        log::error!("the {name} store did not take its last records within {seconds} s: {left} are lost");
     }
     if let Some(recording) = recording {
         recording.join().unwrap_or_else(|_| anyhow::bail!("the recording ended early"))?;
@@ -273,8 +275,7 @@ fn buffer_size(run: &Run) -> Result<usize> {
 /// Where this run begins to number exchanges: at the time in µs. An earlier run has not come so far, unless it had a
 /// million of them a second, so that a record that a store got twice is known by its number.
 fn first_id() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    now.as_micros() as u64
+    machine::now().as_micros() as u64
 }
 
 /// Bytes of memory that the process has, from statm of proc(5).

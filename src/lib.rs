@@ -34,6 +34,7 @@ pub mod tls;
 pub mod digits;
 pub mod exchange;
 pub mod identity;
+pub mod machine;
 pub mod names;
 pub mod url;
 

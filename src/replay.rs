@@ -57,8 +57,8 @@ pub fn run(file: &Path, settings: Settings) -> Result<()> {
     pipeline.pass(u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
     drop(pipeline);
     let late = stores.join(LAST_WRITES);
-    if !late.is_empty() {
-        bail!("not everything was taken: {} did not end in time", late.join(", "));
+    if let Some((name, left)) = late.first() {
+        bail!("not everything was taken: the {name} store did not end in time, {left} records are lost");
     }
     if let Some(store) = stats.stores().iter().find(|store| store.lost() > 0) {
         bail!("{} records were lost for the {} store", store.lost(), store.name);

@@ -24,6 +24,22 @@ impl Count {
     }
 }
 
+/// A number that goes up and down, the sum of what several contribute.
+#[derive(Debug, Default)]
+pub struct Level(AtomicU64);
+
+impl Level {
+    /// A contribution was `before` and is `after`.
+    pub fn adjust(&self, before: u64, after: u64) {
+        // A number below zero is one that wraps around, and back again.
+        self.0.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Exchanges that ended, whatever the rules made of them.
@@ -32,10 +48,6 @@ pub struct Stats {
     pub written: Count,
     /// Bytes of HTTP streams that were moved but did not arrive here.
     pub lost_bytes: Count,
-    /// Records that a sink could not take in time.
-    pub lost_queue: Count,
-    /// Records that a sink failed to write.
-    pub lost_sink: Count,
     /// Events that were no event.
     pub bad_events: Count,
     /// Connections whose opening was lost and that were gone when asked for.
@@ -54,7 +66,7 @@ pub struct Stats {
     pub lost_keylog: Count,
     /// What the plugin `http_metrics` counts.
     pub http: HttpMetrics,
-    /// The same for each store by itself.
+    /// What became of records, for each store by itself.
     stores: Mutex<Vec<Arc<StoreStats>>>,
     /// Configurations that were read while the agent ran, and those of them that were refused.
     pub reloads: Count,
@@ -75,13 +87,18 @@ pub struct StoreStats {
     pub lost_sink: Count,
     /// Records that were dropped, or found damaged, while they waited on disk.
     pub lost_spool: Count,
+    /// Records that were left when the time for the last ones was over.
+    pub lost_end: Count,
     /// How often something was not taken and will be sent again.
     pub retries: Count,
+    /// What waits on disk: batches, the one that is being written included, and bytes.
+    pub spool_batches: Level,
+    pub spool_bytes: Level,
 }
 
 impl StoreStats {
     pub fn lost(&self) -> u64 {
-        self.lost_queue.get() + self.lost_sink.get() + self.lost_spool.get()
+        self.lost_queue.get() + self.lost_sink.get() + self.lost_spool.get() + self.lost_end.get()
     }
 }
 
@@ -102,6 +119,11 @@ impl Stats {
         self.stores.lock().expect("no thread panics with the stores locked").clone()
     }
 
+    /// A count of losses, summed over the stores.
+    pub fn lost(&self, count: fn(&StoreStats) -> &Count) -> u64 {
+        self.stores().iter().map(|store| count(store).get()).sum()
+    }
+
     /// One line of `key=value`; `lost` is the sum of what users miss: records.
     pub fn line(&self, kernel: &crate::bpf::Counters) -> String {
         let mut line = String::new();
@@ -110,9 +132,8 @@ impl Stats {
     }
 
     fn write(&self, out: &mut impl fmt::Write, kernel: &crate::bpf::Counters) -> fmt::Result {
-        let lost_spool = self.stores().iter().map(|store| store.lost_spool.get()).sum();
-        let lost =
-            self.lost_queue.get() + self.lost_sink.get() + lost_spool + kernel.lost_data + kernel.lost_connections;
+        let lost_by_stores: u64 = self.stores().iter().map(|store| store.lost()).sum();
+        let lost = lost_by_stores + kernel.lost_data + kernel.lost_connections;
         write!(out, "counters seen={} written={} lost={lost}", self.seen.get(), self.written.get())?;
         let details = [
             ("lost.buffer_events", kernel.lost_data),
@@ -123,10 +144,11 @@ impl Stats {
             ("lost.bytes", self.lost_bytes.get()),
             ("lost.unknown_connections", self.lost_connections.get()),
             ("lost.identities", self.lost_identities.get()),
-            ("lost.queue_full", self.lost_queue.get()),
-            ("lost.sink_failed", self.lost_sink.get()),
+            ("lost.queue_full", self.lost(|store| &store.lost_queue)),
+            ("lost.sink_failed", self.lost(|store| &store.lost_sink)),
             ("tls.uncovered", self.uncovered.total()),
-            ("lost.spool", lost_spool),
+            ("lost.spool", self.lost(|store| &store.lost_spool)),
+            ("lost.at_end", self.lost(|store| &store.lost_end)),
             ("lost.recording", self.lost_recording.get()),
             ("lost.keylog", self.lost_keylog.get()),
             ("lost.probes", self.lost_probes.get()),

@@ -8,16 +8,15 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use support::backend::Backend;
 use support::client::{Client, Request};
 use support::haproxy::{self, Haproxy};
-use support::program::Program;
+use support::program::{Program, listens};
 use support::scene::{Scene, proxies};
 use support::sidetap::{CapturePath, Sidetap, binary, tap};
+use support::traffic::{Traffic, possessions};
 use support::{LIMIT, Scratch, data, fill, free_port, on_each_path, until};
 
 on_each_path!(reloads_under_traffic_lose_nothing_and_leave_nothing_behind);
@@ -150,6 +149,44 @@ fn promtool_finds_nothing(page: &str) {
     assert!(status.success(), "promtool finds something in\n{page}");
 }
 
+/// The page as Prometheus itself reads it, from a server of its own.
+#[test]
+fn prometheus_reads_the_page() {
+    if Command::new("prometheus").arg("--version").output().is_err() {
+        println!("skipped: prometheus (Debian's package of that name) is not installed");
+        return;
+    }
+    let mut admin = Admin::start(CapturePath::best());
+    let mut client = admin.scene.client();
+    for number in 0..5 {
+        client.get("/bytes/1000", &format!("scraped-{number}"));
+    }
+    admin.scene.sidetap.wait_for_pair("scraped-4");
+    let (folder, port) = (Scratch::new("prometheus"), free_port());
+    let config = format!(
+        "scrape_configs: [{{job_name: sidetap, scrape_interval: 1s, static_configs: [{{targets: ['127.0.0.1:{}']}}]}}]\n",
+        admin.port
+    );
+    let mut command = Command::new("prometheus");
+    command.arg("--config.file").arg(folder.file("prometheus.yml", &config));
+    command.arg("--storage.tsdb.path").arg(folder.path().join("data"));
+    command.args(["--web.listen-address", &format!("127.0.0.1:{port}")]);
+    let mut prometheus = Program::start("prometheus", &mut command, folder.path());
+    prometheus.wait_ready("server", LIMIT, |_| listens(port));
+    let ask = |query: &str| -> Option<f64> {
+        let response = Client::tcp(port).get(&format!("/api/v1/query?query={query}"), "query");
+        let answer: serde_json::Value = serde_json::from_slice(&response.body).ok()?;
+        answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
+    };
+    let scraped = until(LIMIT, || ask("up").filter(|up| *up == 1.0));
+    assert!(scraped.is_some(), "not scraped, up: {:?}{}", ask("up"), prometheus.tail());
+    assert_eq!(ask("sum(sidetap_transactions_total)"), Some(10.0));
+    // None was left out as a repetition or as out of order.
+    assert_eq!(ask("scrape_samples_post_metric_relabeling"), Some(admin.metrics().samples.len() as f64));
+    assert_eq!(ask("sidetap_ready"), Some(1.0));
+    admin.scene.sidetap.stop();
+}
+
 fn the_dashboard_names_only_what_there_is(metrics: &Metrics) {
     let dashboard = fs::read_to_string(repository("config/grafana.json")).expect("the dashboard is there");
     let dashboard: serde_json::Value = serde_json::from_str(&dashboard).expect("the dashboard is JSON");
@@ -210,58 +247,6 @@ fn run(arguments: &[&str], folder: &Path) -> Output {
 fn outcome(output: &Output) -> (Option<i32>, String) {
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     (output.status.code(), text.into_owned())
-}
-
-/// Clients that ask without a pause until told to end, on connections that last a few requests each.
-struct Traffic {
-    stop: &'static AtomicBool,
-    threads: Vec<thread::JoinHandle<Vec<String>>>,
-    done: &'static AtomicUsize,
-}
-
-impl Traffic {
-    fn start(front: u16, clients: usize) -> Traffic {
-        // A few bytes, for the life of the test.
-        let (stop, done) = (Box::leak(Box::default()), Box::leak(Box::default()));
-        let (stop, done): (&AtomicBool, &AtomicUsize) = (stop, done);
-        let client = |number: usize| {
-            move || {
-                let mut ids = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    let mut client = Client::tcp(front);
-                    for _ in 0..7 {
-                        let id = format!("{number}-{}", ids.len());
-                        let response = client.get(&format!("/bytes/{}", ids.len() % 3000), &id);
-                        assert_eq!(response.status, 200, "{id}");
-                        ids.push(id);
-                        done.fetch_add(1, Ordering::Relaxed);
-                        // Not to outrun a machine that is slow: what counts is that there is always something under way.
-                        thread::sleep(Duration::from_millis(2));
-                    }
-                }
-                ids
-            }
-        };
-        Traffic { stop, done, threads: (0..clients).map(|number| thread::spawn(client(number))).collect() }
-    }
-
-    /// Waits until some more requests have been answered.
-    fn go_on(&self) {
-        let before = self.done.load(Ordering::Relaxed);
-        until(LIMIT, || (self.done.load(Ordering::Relaxed) >= before + 5).then_some(())).expect("clients are served");
-    }
-
-    /// The ids of all requests.
-    fn stop(self) -> Vec<String> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.threads.into_iter().flat_map(|thread| thread.join().expect("all were served")).collect()
-    }
-}
-
-/// Threads and open files of a process.
-fn possessions(program: &Program) -> (usize, usize) {
-    let count = |what: &str| fs::read_dir(format!("/proc/{}/{what}", program.pid())).map_or(0, |all| all.count());
-    (count("task"), count("fd"))
 }
 
 /// How often; more by hand.

@@ -140,12 +140,13 @@ fn lost(text: &mut Text, stats: &Stats, kernel: &Kernel) {
         ("ring_buffer", "secret_event", kernel.lost_secrets),
         ("kernel", "table_full", kernel.table_full),
         ("kernel", "unreadable", kernel.faults),
+        ("kernel", "missed", kernel.missed),
         ("agent", "bad_event", stats.bad_events.get()),
         ("agent", "unknown_connection", stats.lost_connections.get()),
         ("agent", "unknown_process", stats.lost_identities.get()),
-        ("store", "queue_full", stats.lost_queue.get()),
-        ("store", "failed", stats.lost_sink.get()),
-        ("store", "spool", stats.stores().iter().map(|store| store.lost_spool.get()).sum()),
+        ("store", "queue_full", stats.lost(|store| &store.lost_queue)),
+        ("store", "failed", stats.lost(|store| &store.lost_sink)),
+        ("store", "spool", stats.lost(|store| &store.lost_spool)),
         ("recording", "too_slow", stats.lost_recording.get()),
         ("keylog", "failed", stats.lost_keylog.get()),
     ] {
@@ -222,6 +223,14 @@ fn stores(text: &mut Text, pipeline: &Pipeline) {
     };
     each("sidetap_store_queue_batches", "Batches of records that wait for a store.", |queue| queue.batches);
     each("sidetap_store_queue_bytes", "What they weigh in memory.", |queue| queue.bytes);
+    let mut each = |name, help, level: fn(&StoreStats) -> u64| {
+        text.family(name, Gauge, help);
+        for store in &stores {
+            text.sample(&[("store", &store.name)], level(store));
+        }
+    };
+    each("sidetap_store_spool_batches", "Batches on disk that wait to be sent.", |store| store.spool_batches.get());
+    each("sidetap_store_spool_bytes", "Their size.", |store| store.spool_bytes.get());
     let limit = "For how many batches each store has room.";
     text.single("sidetap_store_queue_limit_batches", Gauge, limit, queue::QUEUE);
 }

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
@@ -112,6 +113,9 @@ pub struct Kernel {
     sleeping: bool,
     /// Bytes for the events of one CPU.
     buffer: usize,
+    /// The most that was ever missed. A run that the kernel left out is made up for a moment later, and a counter that has
+    /// counted it in between is not to go back.
+    most_missed: AtomicU64,
 }
 
 // SAFETY: the skeleton holds pointers into libbpf's objects. What workers share is `orders` (atomics) and the map
@@ -141,6 +145,7 @@ impl Kernel {
             path,
             sleeping: has_sleeping_uprobes(),
             buffer,
+            most_missed: AtomicU64::new(0),
         };
         kernel.set_tap(tap);
         Ok(kernel)
@@ -307,7 +312,8 @@ impl Kernel {
         let is_first =
             |program: &libbpf_rs::Program| program.autoload() && !program.name().to_string_lossy().ends_with(SECOND);
         let missed: u64 = self.skel.object().progs().filter(is_first).map(missed).sum();
-        missed.saturating_sub(self.counter(types::counter::COUNT_AGAIN))
+        let missed = missed.saturating_sub(self.counter(types::counter::COUNT_AGAIN));
+        self.most_missed.fetch_max(missed, Ordering::Relaxed).max(missed)
     }
 
     /// What to copy of a connection from now on. Costs no system call.

@@ -196,7 +196,7 @@ pub enum S3Mode {
 /// Where records wait on disk until they are sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpoolFolder {
-    /// None: one by the bucket's name.
+    /// None: one by the bucket's name, or the store's type.
     pub path: Option<PathBuf>,
     /// Above this the oldest are dropped.
     pub max_bytes: u64,
@@ -219,6 +219,10 @@ pub struct OtelStore {
     pub tls: bool,
     /// Accept any certificate.
     pub insecure_skip_verify: bool,
+    /// Certificates that are trusted beside the system's, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Not used by [`OtelProtocol::Stdout`].
+    pub spool: SpoolFolder,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

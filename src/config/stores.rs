@@ -127,7 +127,7 @@ fn s3(item: &Item, env: Environment) -> Option<Store> {
     let batch_section = section.section("batch", &["max_bytes", "max_age", "compression"]);
     let mode = mode(&section, batch_section.as_ref());
     let batch = batch_section.map_or(DEFAULT_BATCH, |section| batch(&section));
-    let spool = spool(&section, &batch);
+    let spool = spool(&section, batch.max_bytes, "`batch.max_bytes`");
     let endpoint = endpoint?.to_string();
     let store = S3Store {
         // Others than Amazon know buckets by name in their hosts only where they were set up so. A dot in a bucket's
@@ -200,15 +200,19 @@ fn batch(section: &Section) -> Batch {
     }
 }
 
+/// Of a store that gathers records as it sees fit.
+const LEAST_SPOOL: u64 = 1 << 20;
+
 /// A batch is in memory while it is sent.
 const LARGEST_BATCH: u64 = 1 << 30;
 
-fn spool(section: &Section, batch: &Batch) -> SpoolFolder {
+/// `least`: a batch's size, and what it is called.
+fn spool(section: &Section, least: u64, called: &str) -> SpoolFolder {
     let default = SpoolFolder { path: None, max_bytes: 1 << 30 };
     let Some(spool) = section.section("spool", &["path", "max_bytes"]) else { return default };
     let max_bytes = spool.get("max_bytes").and_then(|size| Some((size.size()?, size)));
-    if let Some((_, size)) = max_bytes.as_ref().filter(|(bytes, _)| *bytes < batch.max_bytes) {
-        size.error("has no room for a batch; it must be at least `batch.max_bytes`");
+    if let Some((_, size)) = max_bytes.as_ref().filter(|(bytes, _)| *bytes < least) {
+        size.error(format!("has no room for a batch; it must be at least {called}"));
     }
     SpoolFolder {
         path: spool.get("path").and_then(|path| path.text()).map(Into::into),
@@ -232,13 +236,15 @@ fn template(item: &Item, known: &[&str]) -> Option<String> {
 fn otel(item: &Item, env: Environment) -> Option<Store> {
     const PROTOCOLS: [(&str, OtelProtocol); 3] =
         [("grpc", OtelProtocol::Grpc), ("http", OtelProtocol::Http), ("stdout", OtelProtocol::Stdout)];
-    let section = item.section(&["type", "endpoint", "protocol", "service_name", "environment", "headers", "tls"])?;
+    let section =
+        item.section(&["type", "endpoint", "protocol", "service_name", "environment", "headers", "tls", "spool"])?;
     let protocol = section.get("protocol").map_or(Some(OtelProtocol::Grpc), |item| item.choice(&PROTOCOLS));
     let text = |key: &str| section.get(key).and_then(|item| item.text()).map(str::to_string);
     let headers = section.get("headers").map(|item| item.entries()).unwrap_or_default();
     let headers = headers.into_iter().filter_map(|(name, item)| Some((name.to_string(), secret(&item, env)?)));
     let headers = headers.collect();
-    let tls = section.section("tls", &["enabled", "insecure_skip_verify"]);
+    let tls = section.section("tls", &["enabled", "insecure_skip_verify", "ca_file"]);
+    let ca_file = tls.as_ref().and_then(|tls| tls.get("ca_file")?.text()).map(Into::into);
     let flag = |key: &str| tls.as_ref().and_then(|tls| tls.get(key)?.boolean()).unwrap_or(false);
     let default_endpoint = if protocol == Some(OtelProtocol::Http) { "localhost:4318" } else { "localhost:4317" };
     Some(Store::Otel(Box::new(OtelStore {
@@ -249,6 +255,8 @@ fn otel(item: &Item, env: Environment) -> Option<Store> {
         headers,
         tls: flag("enabled"),
         insecure_skip_verify: flag("insecure_skip_verify"),
+        ca_file,
+        spool: spool(&section, LEAST_SPOOL, "1MiB"),
     })))
 }
 

@@ -545,6 +545,10 @@ fn stores_that_are_wrong() {
             "{type: otel, headers: {authorization: abc}}",
             "4:45: services.object_stores[0].headers.authorization: expected keys with values: `type: env` or `type: text`, and `value`",
         ),
+        (
+            "{type: otel, spool: {max_bytes: 1KiB}}",
+            "4:39: services.object_stores[0].spool.max_bytes: has no room for a batch; it must be at least 1MiB",
+        ),
         ("{type: file}", "4:7: services.object_stores[0]: \"path\" is missing; name the file to write to"),
         (
             "{type: file, path: /a, rotate: {keep: 3}}",

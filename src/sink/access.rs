@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 
-use super::encode::{append_time, append_visible, civil_from_days};
+use super::encode::{append_time, append_visible, date, fill_clock};
 use super::incomplete::{self, Found};
 use crate::digits::{self, append_ip, append_number};
 use crate::exchange::{Address, Exchange, Level, Nanos, Process};
@@ -138,16 +138,12 @@ fn append_address(out: &mut Vec<u8>, address: &Address) {
 
 /// `01/Mar/2026:12:00:00 +0000`.
 fn append_log_time(out: &mut Vec<u8>, nanos: Nanos) {
-    let seconds = nanos / 1_000_000_000;
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil_from_days(days);
+    let (year, month, day) = date(nanos);
     let mut time = *b"00/Jan/0000:00:00:00 +0000";
     digits::fill(&mut time[..2], day);
     time[3..6].copy_from_slice(MONTHS[(month as usize).saturating_sub(1) % MONTHS.len()]);
     digits::fill(&mut time[7..11], year);
-    digits::fill(&mut time[12..14], second / 3600);
-    digits::fill(&mut time[15..17], second / 60 % 60);
-    digits::fill(&mut time[18..20], second % 60);
+    fill_clock(&mut time[12..20], nanos);
     out.extend_from_slice(&time);
 }
 

@@ -222,23 +222,35 @@ pub(super) fn rfc3339(nanos: Nanos) -> String {
 
 /// RFC 3339, UTC, nine decimals.
 pub(super) fn append_time(out: &mut Vec<u8>, nanos: Nanos) {
-    let (seconds, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil_from_days(days);
+    let (year, month, day) = date(nanos);
     let mut time = *b"0000-00-00T00:00:00.000000000Z";
     digits::fill(&mut time[..4], year);
     digits::fill(&mut time[5..7], month);
     digits::fill(&mut time[8..10], day);
-    digits::fill(&mut time[11..13], second / 3600);
-    digits::fill(&mut time[14..16], second / 60 % 60);
-    digits::fill(&mut time[17..19], second % 60);
-    digits::fill(&mut time[20..29], fraction);
+    fill_clock(&mut time[11..19], nanos);
+    digits::fill(&mut time[20..29], nanos % SECOND);
     out.extend_from_slice(&time);
+}
+
+const SECOND: Nanos = 1_000_000_000;
+const DAY: Nanos = 86_400 * SECOND;
+
+/// Year, month and day, UTC.
+pub(super) fn date(nanos: Nanos) -> (u64, u64, u64) {
+    civil_from_days(nanos / DAY)
+}
+
+/// Writes hour, minute and second over `00:00:00`.
+pub(super) fn fill_clock(room: &mut [u8], nanos: Nanos) {
+    let second = nanos % DAY / SECOND;
+    digits::fill(&mut room[..2], second / 3600);
+    digits::fill(&mut room[3..5], second / 60 % 60);
+    digits::fill(&mut room[6..8], second % 60);
 }
 
 /// Year, month and day of a day since 1970-01-01. A year of 400 × 365.2425 days is taken to begin in March, so that
 /// the leap day is its last (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-pub(super) fn civil_from_days(days: u64) -> (u64, u64, u64) {
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

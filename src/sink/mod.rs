@@ -11,7 +11,9 @@
 //! 2. `write` answers with an error when it did not take the record; the caller counts it as lost and goes on. What
 //!    was taken stays in the sink until it can be sent.
 //! 3. Give it a variant in `config`'s store types, and build it in [`stores`], where the others are.
-//! 4. Test it against [`stdout`]'s cases: whole records only, an end that refuses, an end that takes a byte at a time.
+//! 4. Over the network: implement `courier::Courier`, and let an `Intake` write; what was taken is on disk then until the
+//!    store has it. [`otel`] is an example.
+//! 5. Test it against [`stdout`]'s cases: whole records only, an end that refuses, an end that takes a byte at a time.
 
 use std::io;
 
@@ -21,6 +23,7 @@ use crate::redact::Redact;
 mod access;
 mod body;
 mod compress;
+mod courier;
 mod encode;
 pub mod file;
 mod incomplete;

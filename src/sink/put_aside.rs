@@ -7,18 +7,17 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::SystemTime;
 
 use super::encode::rfc3339;
 use crate::config::{Compression, Rotate};
+use crate::machine;
 
 /// What a file is called while it is being compressed.
 const PART: &str = ".part";
 
 /// Moves the file out of the way.
 pub(super) fn put_aside(path: &Path) -> io::Result<()> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let stamp = rfc3339(now.as_nanos() as u64).replace(['-', ':'], "");
+    let stamp = rfc3339(machine::now().as_nanos() as u64).replace(['-', ':'], "");
     let mut aside = path.as_os_str().to_owned();
     aside.push(".");
     aside.push(stamp);

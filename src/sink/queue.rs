@@ -6,7 +6,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -48,6 +48,12 @@ impl Takes {
     fn has(self, record: &Record) -> bool {
         if record.is_object() { self.objects } else { self.events }
     }
+
+    /// How many of the records it has.
+    fn of(self, batch: &Batch) -> u64 {
+        let events = batch.records.len() - batch.objects;
+        (usize::from(self.objects) * batch.objects + usize::from(self.events) * events) as u64
+    }
 }
 
 /// Records of one pass of a worker, and what they weigh.
@@ -71,9 +77,20 @@ impl Drop for Batch {
 struct Queue {
     takes: Takes,
     sender: Sender<(Arc<Batch>, Takes)>,
-    /// Bytes in batches that the sink still has to write.
-    waiting: Arc<AtomicUsize>,
+    backlog: Arc<Backlog>,
     store: Arc<StoreStats>,
+}
+
+/// What one sink still has to do.
+#[derive(Default)]
+struct Backlog {
+    /// In batches that are not written, the one in hand included.
+    bytes: AtomicUsize,
+    records: AtomicU64,
+    /// Records that the sink took and has not brought to their place.
+    held: AtomicU64,
+    /// Nobody waits for it any more: what is left is counted as lost.
+    is_given_up: AtomicBool,
 }
 
 /// How much waits for one store.
@@ -109,6 +126,8 @@ pub struct SinkThreads {
 
 struct SinkThread {
     name: String,
+    backlog: Arc<Backlog>,
+    store: Arc<StoreStats>,
     place: Option<PathBuf>,
     handle: JoinHandle<()>,
 }
@@ -156,7 +175,7 @@ impl Outbox {
         let waiting = |queue: &Queue| Waiting {
             store: queue.store.clone(),
             batches: queue.sender.len(),
-            bytes: queue.waiting.load(Ordering::Relaxed),
+            bytes: queue.backlog.bytes.load(Ordering::Relaxed),
         };
         self.queues().iter().map(waiting).collect()
     }
@@ -180,10 +199,9 @@ impl Outbox {
         let patient = self.patient.load(Ordering::Relaxed);
         let share = self.memory.ceiling() / 2 / self.stores.load(Ordering::Relaxed).max(1);
         for queue in &*self.queues() {
-            let wanted = queue.wanted(&batch);
-            if wanted > 0 && !queue.send(&batch, share, patient) {
-                self.stats.lost_queue.add(wanted as u64);
-                queue.store.lost_queue.add(wanted as u64);
+            let wanted = queue.takes.of(&batch);
+            if wanted > 0 && !queue.send(&batch, wanted, share, patient) {
+                queue.store.lost_queue.add(wanted);
             }
         }
     }
@@ -201,29 +219,41 @@ impl Outbox {
 }
 
 impl Queue {
-    /// How many of the records are for this store.
-    fn wanted(&self, batch: &Batch) -> usize {
-        let events = batch.records.len() - batch.objects;
-        usize::from(self.takes.objects) * batch.objects + usize::from(self.takes.events) * events
-    }
-
-    fn send(&self, batch: &Arc<Batch>, share: usize, patient: bool) -> bool {
-        let is_full = || self.waiting.load(Ordering::Relaxed) > share;
+    fn send(&self, batch: &Arc<Batch>, wanted: u64, share: usize, patient: bool) -> bool {
+        let is_full = || self.backlog.bytes.load(Ordering::Relaxed) > share;
         while patient && is_full() {
             thread::sleep(Duration::from_millis(1));
         }
         if is_full() {
             return false;
         }
-        self.waiting.fetch_add(batch.bytes, Ordering::Relaxed);
+        self.backlog.add(batch, wanted);
         let sent = match patient {
             true => self.sender.send((batch.clone(), self.takes)).is_ok(),
             false => self.sender.try_send((batch.clone(), self.takes)).is_ok(),
         };
         if !sent {
-            self.waiting.fetch_sub(batch.bytes, Ordering::Relaxed);
+            self.backlog.remove(batch, wanted);
         }
         sent
+    }
+}
+
+impl Backlog {
+    fn add(&self, batch: &Batch, wanted: u64) {
+        self.bytes.fetch_add(batch.bytes, Ordering::Relaxed);
+        self.records.fetch_add(wanted, Ordering::Relaxed);
+    }
+
+    fn remove(&self, batch: &Batch, wanted: u64) {
+        self.bytes.fetch_sub(batch.bytes, Ordering::Relaxed);
+        self.records.fetch_sub(wanted, Ordering::Relaxed);
+    }
+
+    /// From now on the sink takes no batch. How many records it leaves.
+    fn give_up(&self) -> u64 {
+        self.is_given_up.store(true, Ordering::Relaxed);
+        self.records.load(Ordering::Relaxed) + self.held.load(Ordering::Relaxed)
     }
 }
 
@@ -270,35 +300,38 @@ impl SinkThreads {
         let Destination { name, takes, place, open } = destination;
         let before = self.at(&place).map(|at| self.threads.swap_remove(at).handle);
         let (sender, receiver) = bounded(QUEUE);
-        let (store, waiting) = (outbox.stats.store(&name), Arc::<AtomicUsize>::default());
-        let (queue, title) = (Queue { takes, sender, waiting, store }, format!("sink {name}"));
-        let (waiting, store) = (queue.waiting.clone(), queue.store.clone());
+        let (store, backlog) = (outbox.stats.store(&name), Arc::<Backlog>::default());
+        let (queue, title) = (Queue { takes, sender, backlog, store }, format!("sink {name}"));
+        let (backlog, store) = (queue.backlog.clone(), queue.store.clone());
         let (stats, closed, called) = (outbox.stats.clone(), outbox.closed.clone(), name.clone());
         let work = move || {
             // Were it to fail, the log has been told of its panic.
             before.map(JoinHandle::join);
             let sink = open().unwrap_or_else(|error| Box::new(Unopened(format!("{error:#}"))));
-            Writer { sink, name: called, waiting, store, stats, closed, is_failing: false }.run(&receiver);
+            Writer { sink, name: called, backlog, store, stats, closed, is_failing: false }.run(&receiver);
         };
         let handle = thread::Builder::new().name(title).spawn(work);
         let handle = handle.with_context(|| format!("cannot start the thread of the {name} store"))?;
-        self.threads.push(SinkThread { name, place, handle });
+        let (backlog, store) = (queue.backlog.clone(), queue.store.clone());
+        self.threads.push(SinkThread { name, backlog, store, place, handle });
         Ok(queue)
     }
 
     /// Waits until the sinks have written what they were given; the outbox must be gone. Names those that did not
-    /// make it in time.
-    pub fn join(self, patience: Duration) -> Vec<String> {
+    /// make it in time, and how many records they leave, which are counted as lost.
+    pub fn join(self, patience: Duration) -> Vec<(String, u64)> {
         let deadline = Instant::now() + patience;
         let mut late = Vec::new();
-        for SinkThread { name, handle, .. } in self.threads {
+        for SinkThread { name, backlog, store, handle, .. } in self.threads {
             while !handle.is_finished() && Instant::now() < deadline {
                 thread::sleep(Duration::from_millis(2));
             }
             if handle.is_finished() {
                 let _ = handle.join();
             } else {
-                late.push(name);
+                let left = backlog.give_up();
+                store.lost_end.add(left);
+                late.push((name, left));
             }
         }
         late
@@ -319,7 +352,7 @@ struct Writer {
     sink: Box<dyn Sink>,
     name: String,
     /// As in its queue.
-    waiting: Arc<AtomicUsize>,
+    backlog: Arc<Backlog>,
     store: Arc<StoreStats>,
     stats: Arc<Stats>,
     closed: Sender<()>,
@@ -328,21 +361,25 @@ struct Writer {
 }
 
 impl Writer {
-    /// Ends when all senders are gone and everything is written.
+    /// Ends when all senders are gone and everything is written, or nobody waits for that any more.
     fn run(mut self, queue: &Receiver<(Arc<Batch>, Takes)>) {
         while let Ok((batch, takes)) = queue.recv() {
+            if self.backlog.is_given_up.load(Ordering::Relaxed) {
+                return;
+            }
             self.write(&batch.records, takes);
-            self.waiting.fetch_sub(batch.bytes, Ordering::Relaxed);
+            self.backlog.held.store(self.sink.waiting(), Ordering::Relaxed);
+            self.backlog.remove(&batch, takes.of(&batch));
             drop(batch);
             if queue.is_empty() {
                 let result = self.sink.flush();
                 self.note(result);
+                self.backlog.held.store(self.sink.waiting(), Ordering::Relaxed);
             }
         }
         let result = self.sink.close();
         self.note(result);
-        let left = self.sink.waiting();
-        self.lose(left);
+        self.store.lost_sink.add(self.sink.waiting());
     }
 
     fn write(&mut self, records: &[Record], takes: Takes) {
@@ -359,12 +396,7 @@ impl Writer {
         }
         self.stats.written.add(written);
         self.store.written.add(written);
-        self.lose(lost);
-    }
-
-    fn lose(&self, records: u64) {
-        self.stats.lost_sink.add(records);
-        self.store.lost_sink.add(records);
+        self.store.lost_sink.add(lost);
     }
 
     /// Says once that the sink fails, and once that it no longer does: how much is lost is in the counters.
@@ -452,8 +484,25 @@ mod tests {
         assert_eq!((stuck.lost(), free.lost()), (1000 - fit, 0));
         drop((outbox, release));
         assert!(threads.join(Duration::from_secs(60)).is_empty());
-        assert_eq!((stuck.written.get(), free.written.get(), stats.lost_queue.get()), (fit, 1000, 1000 - fit));
+        assert_eq!(
+            (stuck.written.get(), free.written.get(), stats.lost(|store| &store.lost_queue)),
+            (fit, 1000, 1000 - fit)
+        );
         assert_eq!((counting.0.lock().unwrap().0, memory.held()), (1000, 0));
+    }
+
+    #[test]
+    fn what_is_left_when_the_time_is_over_is_counted() {
+        let (memory, stats) = (Arc::new(Memory::new(1 << 20)), Arc::new(Stats::default()));
+        let (closed, _closed) = bounded(1);
+        let (release, stuck) = bounded::<()>(0);
+        let destinations = vec![destination("stuck", Stuck(stuck))];
+        let (outbox, threads) = Outbox::start(destinations, memory, stats.clone(), &closed).unwrap();
+        (0..5).for_each(|_| outbox.send(vec![record(), record()], 0));
+        drop(outbox);
+        assert_eq!(threads.join(Duration::from_millis(200)), [("stuck".to_owned(), 10)]);
+        assert_eq!((stats.store("stuck").lost(), stats.lost(|store| &store.lost_end)), (10, 10));
+        drop(release);
     }
 
     #[test]
@@ -468,7 +517,7 @@ mod tests {
         drop(outbox);
         threads.join(Duration::from_secs(60));
         let full = stats.store("full");
-        assert_eq!((full.written.get(), full.lost(), stats.lost_sink.get()), (0, 2, 2));
+        assert_eq!((full.written.get(), full.lost(), stats.lost(|store| &store.lost_sink)), (0, 2, 2));
     }
 
     /// What was written, by whom.
@@ -523,7 +572,7 @@ mod tests {
         assert_eq!((names, is_open.load(Ordering::Relaxed)), (vec!["b".to_owned(), "a".to_owned()], false));
         // From here on nobody waits.
         drop((open, outbox));
-        assert_eq!(threads.join(Duration::from_secs(60)), Vec::<String>::new());
+        assert!(threads.join(Duration::from_secs(60)).is_empty());
         let all = written.lock().unwrap().clone();
         let by = |name: &str| all.iter().filter(|(by, _)| *by == name).map(|(_, id)| *id).collect::<Vec<_>>();
         assert_eq!((by("first a"), by("second a"), by("b")), (vec![1, 2, 3], vec![4, 5, 6], vec![1, 2, 3, 4, 5]));
@@ -549,9 +598,9 @@ mod tests {
         threads.replace(&outbox, &[], Vec::new()).unwrap();
         // Nobody wants it, so that nothing is lost.
         send(&outbox, 2..=2);
-        assert_eq!(threads.join(Duration::from_secs(60)), Vec::<String>::new(), "the outbox is still there");
+        assert!(threads.join(Duration::from_secs(60)).is_empty(), "the outbox is still there");
         assert_eq!(*written.lock().unwrap(), [("a", 1)]);
-        assert_eq!((stats.lost_queue.get(), outbox.queued()), (0, 0));
+        assert_eq!((stats.lost(|store| &store.lost_queue), outbox.queued()), (0, 0));
 
         let mut threads = SinkThreads::default();
         let (release, stuck) = bounded::<()>(0);
@@ -560,6 +609,10 @@ mod tests {
         send(&outbox, 3..=5);
         drop((release, outbox));
         assert!(threads.join(Duration::from_secs(60)).is_empty());
-        assert_eq!((stats.store("c").lost(), stats.lost_sink.get()), (3, 3), "its place was not free at first");
+        assert_eq!(
+            (stats.store("c").lost(), stats.lost(|store| &store.lost_sink)),
+            (3, 3),
+            "its place was not free at first"
+        );
     }
 }

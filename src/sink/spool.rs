@@ -14,13 +14,14 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use flate2::Crc;
 use serde::de::IgnoredAny;
 
 use super::lines::{Lines, make_folder};
+use crate::machine;
 use crate::stats::StoreStats;
 
 /// Where segments go that are not what they were.
@@ -52,6 +53,8 @@ struct State {
     /// Of the segment that is being sent.
     in_hand: Option<u64>,
     last_id: u64,
+    /// Batches and bytes, as they were last told to the counters.
+    told: (u64, u64),
     /// It was said that records are dropped.
     is_dropping: bool,
 }
@@ -117,6 +120,7 @@ impl Spool {
             is_news = true;
         }
         self.keep_within_bounds(&mut state);
+        self.tell(&mut state);
         Ok(is_news)
     }
 
@@ -192,9 +196,8 @@ impl Spool {
     }
 
     fn begin(&self, last_id: &mut u64) -> io::Result<Open> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         // Later than the last one, also where the clock was set back.
-        let id = (now.as_micros() as u64).max(*last_id + 1);
+        let id = (machine::now().as_micros() as u64).max(*last_id + 1);
         let (lines, _) = Lines::open(&self.folder.join(open_name(id)))?;
         *last_id = id;
         Ok(Open { id, lines, records: 0, crc: Crc::new(), began: Instant::now() })
@@ -246,6 +249,17 @@ impl Spool {
         state.closed_bytes = state.closed.iter().map(|segment| segment.bytes).sum();
         state.in_hand = None;
         state.is_dropping &= !state.closed.is_empty();
+        self.tell(&mut state);
+    }
+
+    /// Tells the counters how much waits.
+    fn tell(&self, state: &mut State) {
+        let open = state.open.as_ref().map_or(0, |open| open.lines.len());
+        let batches = state.closed.len() + usize::from(state.open.is_some());
+        let now = (batches as u64, state.closed_bytes + open);
+        let before = std::mem::replace(&mut state.told, now);
+        self.stats.spool_batches.adjust(before.0, now.0);
+        self.stats.spool_bytes.adjust(before.1, now.1);
     }
 
     /// What is in the folder from before.
@@ -267,6 +281,7 @@ impl Spool {
         state.closed_bytes = state.closed.iter().map(|segment| segment.bytes).sum();
         state.last_id = state.closed.back().map_or(0, |segment| segment.id);
         self.keep_within_bounds(&mut state);
+        self.tell(&mut state);
         let records: u64 = state.closed.iter().map(|segment| segment.records).sum();
         if records > 0 {
             log::info!("{records} records in {} from before are sent first", self.folder.display());
@@ -319,6 +334,14 @@ impl Spool {
             Err(error) if error.kind() == ErrorKind::NotFound => log::error!("{} is gone", path.display()),
             Err(error) => log::error!("{} is corrupt ({why}), and cannot be set aside: {error}", path.display()),
         }
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        let (batches, bytes) = self.state().told;
+        self.stats.spool_batches.adjust(batches, 0);
+        self.stats.spool_bytes.adjust(bytes, 0);
     }
 }
 
@@ -399,12 +422,14 @@ mod tests {
         let news: Vec<_> = (0..5).map(|number| spool.put(&line(number), 1).unwrap()).collect();
         assert_eq!(news, [true, true, true, true, true]);
         assert_eq!(spool.waiting(), (5, 250));
+        assert_eq!((spool.stats.spool_batches.get(), spool.stats.spool_bytes.get()), (3, 250));
         assert!(spool.due().is_some());
         spool.close_if_due().unwrap();
         assert!(spool.due().is_some(), "it is not a minute old");
         spool.close_if_older(Duration::ZERO).unwrap();
         assert_eq!(drain(&spool), lines(0..5));
         assert_eq!((spool.waiting(), files(&spool).len()), ((0, 0), 0));
+        assert_eq!((spool.stats.spool_batches.get(), spool.stats.spool_bytes.get()), (0, 0));
     }
 
     #[test]
@@ -456,6 +481,21 @@ mod tests {
         assert!(error.contains("is in use by another process"), "{error}");
         drop(spool);
         open(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_waits_is_told_as_long_as_somebody_may_send_it() {
+        let folder = Folder::new("spool-told");
+        let stats = Arc::<StoreStats>::default();
+        let open = || Spool::open(&folder.0.join("spool"), BOUNDS, stats.clone()).unwrap();
+        let told = || (stats.spool_batches.get(), stats.spool_bytes.get());
+        let spool = open();
+        put(&spool, 0..3);
+        assert_eq!(told(), (2, 150));
+        drop(spool);
+        assert_eq!(told(), (0, 0));
+        let _spool = open();
+        assert_eq!(told(), (2, 150));
     }
 
     #[test]

@@ -8,12 +8,15 @@ use anyhow::{Context, Result, bail};
 use crossbeam_channel::Sender;
 
 use super::queue::{Destination, Opener, Outbox, SinkThreads, Takes};
-use super::{File, Otel, S3, Stdout};
-use crate::config::{Settings, Store};
+use super::{File, Otel, S3, Stdout, otel};
+use crate::config::{OtelProtocol, Settings, SpoolFolder, Store};
 use crate::stats::{Memory, Stats};
 
 /// Where records wait for a store that does not say where, each in a folder of its own.
 const SPOOLS: &str = "/var/lib/sidetap/spool";
+
+/// That of an `otel` store. No bucket's name has an underscore.
+const OTEL_FOLDER: &str = "otel_logs";
 
 /// The stores that records go to, and the sinks' threads.
 pub struct Stores {
@@ -76,17 +79,27 @@ impl Stores {
                     Ok(Box::new(sink.context(what)?))
                 })
             }
-            Store::Otel(otel) => {
-                let sink = Otel::new(otel, self.stats.store(name))?;
+            Store::Otel(otel) if otel.protocol == OtelProtocol::Stdout => {
+                let sink = otel::Printed::new(otel, self.stats.store(name));
                 Box::new(|| Ok(Box::new(sink)))
+            }
+            Store::Otel(otel) => {
+                let collector = Otel::connect(otel)?;
+                let what = format!("the otel store at {} cannot start", otel.endpoint);
+                let folder = place.context("a spool is in a folder")?.to_owned();
+                let (otel, stats, last_sends) = (otel.clone(), self.stats.store(name), self.last_sends);
+                Box::new(move || {
+                    let sink = Otel::open(&otel, collector, &folder, stats, last_sends);
+                    Ok(Box::new(sink.context(what)?))
+                })
             }
             Store::Disabled => bail!("nothing is written to a disabled store"),
         })
     }
 
     /// Waits until the sinks have written what they were given; the outbox must be gone. Names those that did not
-    /// make it in time.
-    pub fn join(self, patience: Duration) -> Vec<String> {
+    /// make it in time, and how many records they leave, which are counted as lost.
+    pub fn join(self, patience: Duration) -> Vec<(String, u64)> {
         self.threads.join(patience)
     }
 }
@@ -141,13 +154,20 @@ fn plan(settings: &Settings, running: &[Planned]) -> Result<Vec<Planned>> {
 fn place(store: &Store, others: &[Planned]) -> Option<PathBuf> {
     match store {
         Store::File(file) => Some(file.path.clone()),
-        Store::S3(s3) => s3.spool.path.clone().or_else(|| {
-            let folder = |name: &str| Some(Path::new(SPOOLS).join(name));
-            folder(&first_free(&s3.bucket, |name| others.iter().any(|other| other.place == folder(name))))
-        }),
+        Store::S3(s3) => Some(spool_folder(&s3.spool, &s3.bucket, others)),
+        Store::Otel(otel) if otel.protocol != OtelProtocol::Stdout => {
+            Some(spool_folder(&otel.spool, OTEL_FOLDER, others))
+        }
         Store::Stdout => Some("/dev/stdout".into()),
         Store::Disabled | Store::Otel(_) => None,
     }
+}
+
+/// The one that is named, or one of its own.
+fn spool_folder(spool: &SpoolFolder, name: &str, others: &[Planned]) -> PathBuf {
+    let folder = |name: &str| Path::new(SPOOLS).join(name);
+    let is_taken = |name: &str| others.iter().any(|other| other.place.as_ref() == Some(&folder(name)));
+    spool.path.clone().unwrap_or_else(|| folder(&first_free(name, is_taken)))
 }
 
 /// The name, or with the first number from 2 on under which it is not taken.
@@ -238,7 +258,7 @@ mod tests {
         assert!(stores.replace(&nowhere, &outbox).is_err());
         send(&outbox, 2);
         drop(outbox);
-        assert_eq!(stores.join(bounds), Vec::<String>::new());
+        assert!(stores.join(bounds).is_empty());
         assert_eq!(std::fs::read_to_string(path).unwrap(), line.repeat(42));
         assert_eq!((stats.store("file").written.get(), stats.store("file").lost()), (42, 0));
     }

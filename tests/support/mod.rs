@@ -15,11 +15,13 @@ pub mod netns;
 pub mod nginx;
 pub mod payload;
 pub mod program;
+pub mod receiver;
 pub mod relay;
 pub mod scene;
 pub mod sidetap;
 pub mod socket;
 pub mod tls;
+pub mod traffic;
 pub mod wire;
 
 use std::fs;

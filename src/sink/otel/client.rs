@@ -1,13 +1,14 @@
 //! One request to a collector, over gRPC or as protobuf over HTTP; and what its answer means.
 
+use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use http_body_util::{BodyExt, Limited};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TE};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message;
-use tokio::runtime::{Builder, Runtime};
+use reqwest::Certificate;
 
 use crate::config::{OtelProtocol, OtelStore};
 
@@ -21,10 +22,12 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Bytes of an answer.
 const MAX_ANSWER: usize = 64 << 10;
 
-pub(super) struct Client {
-    runtime: Runtime,
+/// gRPC's usual bound of a message that a server takes.
+const MOST_GRPC: usize = 4 << 20;
+
+/// The way to a collector.
+pub struct Client {
     http: reqwest::Client,
-    endpoint: String,
     url: String,
     headers: HeaderMap,
     is_grpc: bool,
@@ -42,19 +45,24 @@ pub(super) struct Taken {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) why: String,
-    /// Another time it may get through.
-    pub(super) is_passing: bool,
+    pub(super) verdict: Verdict,
     /// When to come back, where the collector says so.
     pub(super) wait: Option<Duration>,
 }
 
-impl Failure {
-    fn passing(why: impl Into<String>) -> Failure {
-        Failure { why: why.into(), is_passing: true, wait: None }
-    }
+/// Whether the same request may get through another time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It may: the collector is not there, has too much to do, or wants other credentials.
+    Later,
+    /// It may, unless this very request is what the collector fails over.
+    Doubtful,
+    Never,
+}
 
-    fn lasting(why: impl Into<String>) -> Failure {
-        Failure { why: why.into(), is_passing: false, wait: None }
+impl Failure {
+    fn new(verdict: Verdict, why: impl Into<String>) -> Failure {
+        Failure { why: why.into(), verdict, wait: None }
     }
 }
 
@@ -69,6 +77,13 @@ impl Client {
             .timeout(ANSWER)
             .redirect(reqwest::redirect::Policy::none())
             .tls_danger_accept_invalid_certs(store.insecure_skip_verify);
+        if let Some(path) = &store.ca_file {
+            let what = || format!("cannot read the certificates in {}", path.display());
+            let pem = fs::read(path).with_context(what)?;
+            let certificates = Certificate::from_pem_bundle(&pem).with_context(what)?;
+            ensure!(!certificates.is_empty(), "there are no certificates (PEM) in {}", path.display());
+            http = http.tls_certs_merge(certificates);
+        }
         if is_grpc {
             http = http.http2_prior_knowledge();
         }
@@ -86,46 +101,32 @@ impl Client {
         if is_grpc {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
-        Ok(Client {
-            runtime: Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?,
-            http: http.build().context("cannot set up the client")?,
-            endpoint: store.endpoint.clone(),
-            url: url(store),
-            headers,
-            is_grpc,
-        })
-    }
-
-    pub(super) fn endpoint(&self) -> &str {
-        &self.endpoint
+        Ok(Client { http: http.build().context("cannot set up the client")?, url: url(store), headers, is_grpc })
     }
 
     /// Sends one `ExportLogsServiceRequest`, once.
-    pub(super) fn export(&self, request: &[u8]) -> Result<Taken, Failure> {
-        self.runtime.block_on(async {
-            let body = if self.is_grpc { framed(request) } else { request.to_vec() };
-            let request = self.http.post(&self.url).headers(self.headers.clone()).body(body);
-            let answer = request.send().await.map_err(|error| Failure::passing(said(&error)))?;
-            self.understand(answer).await
-        })
+    pub(super) async fn export(&self, request: &[u8]) -> Result<Taken, Failure> {
+        let (body, size) = (if self.is_grpc { framed(request) } else { request.to_vec() }, request.len());
+        let request = self.http.post(&self.url).headers(self.headers.clone()).body(body);
+        let answer = request.send().await.map_err(|error| Failure::new(Verdict::Later, said(&error)))?;
+        self.understand(answer, size).await
     }
 
-    async fn understand(&self, answer: reqwest::Response) -> Result<Taken, Failure> {
+    /// `size`: of the request, in bytes.
+    async fn understand(&self, answer: reqwest::Response, size: usize) -> Result<Taken, Failure> {
         let status = answer.status().as_u16();
         let (head, body) = hyper::http::Response::from(answer).into_parts();
         let wait = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let wait = wait.map(Duration::from_secs);
-        match status {
-            200..300 => {}
-            429 | 502..=504 => return Err(Failure { wait, ..Failure::passing(format!("status {status}")) }),
-            _ => return Err(Failure::lasting(format!("status {status}"))),
+        if let Some(verdict) = of_status(status) {
+            return Err(Failure { wait, ..Failure::new(verdict, format!("status {status}")) });
         }
         let whole = Limited::new(body, MAX_ANSWER).collect().await;
-        let whole = whole.map_err(|error| Failure::passing(format!("its answer broke off: {error}")))?;
+        let whole = whole.map_err(|error| Failure::new(Verdict::Later, format!("its answer broke off: {error}")))?;
         let trailers = whole.trailers().cloned().unwrap_or_default();
         let bytes = whole.to_bytes();
         if self.is_grpc {
-            check_grpc(if trailers.contains_key("grpc-status") { &trailers } else { &head.headers })?;
+            check_grpc(if trailers.contains_key("grpc-status") { &trailers } else { &head.headers }, size)?;
         }
         let message = if self.is_grpc { bytes.get(5..).unwrap_or_default() } else { &bytes };
         // Whoever says 200 has the records, whatever else is said.
@@ -156,19 +157,43 @@ fn framed(message: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// What comes with `grpc-status`. Which codes may pass is said in OTLP's specification.
-fn check_grpc(fields: &HeaderMap) -> Result<(), Failure> {
+/// None for success. Beyond what OTLP's specification calls retryable, answers are waited out that the operator can do
+/// something about: what was captured is on disk and can wait.
+pub(super) fn of_status(status: u16) -> Option<Verdict> {
+    match status {
+        200..300 => None,
+        // Redirects are not followed: records go where the configuration says.
+        300..=399 | 401 | 403 | 404 | 407 | 408 | 429 | 502..=504 => Some(Verdict::Later),
+        500.. => Some(Verdict::Doubtful),
+        _ => Some(Verdict::Never),
+    }
+}
+
+/// As `of_status`, for a gRPC status. `size`: of the request, in bytes.
+pub(super) fn of_grpc(code: u32, size: usize) -> Option<Verdict> {
+    match code {
+        0 => None,
+        // RESOURCE_EXHAUSTED: usually that there is too much to do, but also what a message is answered that is too large.
+        8 if size > MOST_GRPC => Some(Verdict::Never),
+        // CANCELLED, DEADLINE_EXCEEDED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, ABORTED, UNIMPLEMENTED, UNAVAILABLE,
+        // UNAUTHENTICATED
+        1 | 4 | 7 | 8 | 10 | 12 | 14 | 16 => Some(Verdict::Later),
+        // UNKNOWN, OUT_OF_RANGE, INTERNAL, DATA_LOSS
+        2 | 11 | 13 | 15 => Some(Verdict::Doubtful),
+        _ => Some(Verdict::Never),
+    }
+}
+
+/// What comes with `grpc-status`.
+fn check_grpc(fields: &HeaderMap, size: usize) -> Result<(), Failure> {
     let text = |name: &str| fields.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let why = || match text("grpc-message") {
         "" => format!("gRPC status {}", text("grpc-status")),
         message => format!("gRPC status {}: {}", text("grpc-status"), short(message)),
     };
-    match text("grpc-status").parse::<u32>() {
-        Ok(0) => Ok(()),
-        // CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS
-        Ok(1 | 4 | 8 | 10 | 11 | 14 | 15) => Err(Failure::passing(why())),
-        Ok(_) => Err(Failure::lasting(why())),
-        Err(_) => Err(Failure::lasting("an answer without a gRPC status")),
+    match text("grpc-status").parse() {
+        Ok(code) => of_grpc(code, size).map_or(Ok(()), |verdict| Err(Failure::new(verdict, why()))),
+        Err(_) => Err(Failure::new(Verdict::Doubtful, "an answer without a gRPC status")),
     }
 }
 

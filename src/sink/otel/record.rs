@@ -14,6 +14,7 @@ use crate::exchange::grpc::Call;
 use crate::exchange::{
     Address, Artifact, Connection, ConnectionEvent, Direction, Exchange, Level, Message, Nanos, Process, Record,
 };
+use crate::machine;
 use crate::plugin::lot::trace_id;
 use crate::proto::{Span, Version};
 use crate::redact::Redact;
@@ -27,8 +28,7 @@ pub(super) fn resource(service: &str, environment: Option<&str>) -> Resource {
     let mut attributes = Attributes::default();
     attributes.text("service.name", service);
     attributes.text("deployment.environment.name", environment.unwrap_or_default());
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    attributes.text("host.name", host.trim());
+    attributes.text("host.name", machine::name());
     Resource { attributes: attributes.0, ..Resource::default() }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
@@ -17,9 +18,9 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::config::Secret;
+use crate::config::{OtelProtocol, Secret, SpoolFolder};
 use crate::exchange::{Format, Level, Missing};
-use crate::sink::sample::{START, egress, ingress};
+use crate::sink::sample::{Folder, START, egress, ingress};
 
 /// What the collector is to answer.
 #[derive(Clone, Copy)]
@@ -27,6 +28,8 @@ enum Say {
     Yes,
     /// That it is too busy; over HTTP with a time to come back.
     Later,
+    /// That something went wrong.
+    Oops,
     /// That this is not what it wants.
     No,
     /// That it took all but so many.
@@ -79,12 +82,9 @@ impl Collector {
         Collector { address, received }
     }
 
-    /// A sink for it, with little patience.
-    fn sink(&self, protocol: OtelProtocol) -> Otel {
-        let mut sink = Otel::new(&store(protocol, &self.address), Arc::default()).unwrap();
-        let millis = Duration::from_millis;
-        sink.patience = Patience { total: Duration::from_secs(20), first: millis(1), longest: millis(20) };
-        sink
+    /// Writes so many records to a sink for it, with its spool in the folder, and ends that. What was lost on the way.
+    fn send(&self, protocol: OtelProtocol, folder: &Folder, records: usize) -> u64 {
+        send(&store(protocol, &self.address), folder, records, PACE)
     }
 
     fn records(&self) -> Vec<LogRecord> {
@@ -103,7 +103,26 @@ fn store(protocol: OtelProtocol, endpoint: &str) -> OtelStore {
         headers: vec![("x-tenant".to_owned(), Secret::new("s3cret".to_owned()))],
         tls: false,
         insecure_skip_verify: false,
+        ca_file: None,
+        spool: SpoolFolder { path: None, max_bytes: 8 << 20 },
     }
+}
+
+/// Little patience between tries, much at the end.
+const PACE: Pace = Pace {
+    first_wait: Duration::from_millis(2),
+    longest_wait: Duration::from_millis(20),
+    last_sends: Duration::from_secs(30),
+};
+
+fn send(store: &OtelStore, folder: &Folder, records: usize, pace: Pace) -> u64 {
+    let stats = Arc::new(StoreStats::default());
+    let mut sender = Sender::new(store, Otel::connect(store).unwrap(), stats.clone());
+    sender.doubt = Duration::from_millis(50);
+    let mut sink = Otel::start(store, sender, &folder.0, stats.clone(), pace).unwrap();
+    (0..records).for_each(|_| sink.write(&post()).unwrap());
+    sink.close().unwrap();
+    stats.lost()
 }
 
 type Answer = Response<StreamBody<futures_util::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>>;
@@ -137,6 +156,7 @@ async fn answer(
         let status = match say {
             Say::Yes | Say::But(_) => "0",
             Say::Later => "14",
+            Say::Oops => "13",
             Say::No => "3",
         };
         let mut framed = vec![0];
@@ -150,6 +170,7 @@ async fn answer(
         response = match say {
             Say::Yes | Say::But(_) => response,
             Say::Later => response.status(503).header("retry-after", "0"),
+            Say::Oops => response.status(500),
             Say::No => response.status(400),
         };
         frames.push(Ok(Frame::data(message.into())));
@@ -186,9 +207,7 @@ fn post() -> Record {
 fn a_collector_gets_attributes_of_the_conventions_over_both_protocols() {
     for protocol in BOTH {
         let collector = Collector::start(protocol, &[]);
-        let mut sink = collector.sink(protocol);
-        sink.write(&post()).unwrap();
-        sink.flush().unwrap();
+        assert_eq!(collector.send(protocol, &Folder::new("otel"), 1), 0);
 
         let records = collector.records();
         assert_eq!(records.len(), 1);
@@ -226,13 +245,22 @@ fn what_is_not_there_has_no_attribute() {
 }
 
 #[test]
+fn a_record_is_the_same_after_it_was_on_disk() {
+    let lone = egress().request("BREW /pot HTTP/1.1\nHost: b.test\n", "").missing(Missing::Response);
+    for record in [post(), lone.record(Level::Full, Format::Json)] {
+        let record = log_record(&record);
+        let line = serde_json::to_vec(&record).unwrap();
+        assert!(!line.contains(&b'\n'));
+        assert_eq!(serde_json::from_slice::<LogRecord>(&line).unwrap(), record);
+    }
+}
+
+#[test]
 fn what_did_not_get_through_is_sent_again() {
     for protocol in BOTH {
-        let collector = Collector::start(protocol, &[Say::Later, Say::Later]);
-        let mut sink = collector.sink(protocol);
-        sink.write(&post()).unwrap();
-        sink.flush().unwrap();
-        assert_eq!((collector.records().len(), sink.stats.lost_sink.get()), (1, 0));
+        let collector = Collector::start(protocol, &[Say::Later, Say::Oops, Say::Later]);
+        let lost = collector.send(protocol, &Folder::new("otel-again"), 1);
+        assert_eq!((collector.records().len(), lost), (1, 0));
     }
 }
 
@@ -240,41 +268,67 @@ fn what_did_not_get_through_is_sent_again() {
 fn what_is_refused_or_given_up_is_counted() {
     for protocol in BOTH {
         let collector = Collector::start(protocol, &[Say::No, Say::But(2)]);
-        let mut sink = collector.sink(protocol);
-        for _ in 0..2 {
-            (0..3).for_each(|_| sink.write(&post()).unwrap());
-            sink.flush().unwrap();
-        }
-        assert_eq!((collector.records().len(), sink.stats.lost_sink.get()), (3, 3 + 2));
-
-        // Nobody listens there.
-        let mut sink = Otel::new(&store(protocol, "127.0.0.1:1"), Arc::default()).unwrap();
-        sink.patience = Patience { total: Duration::ZERO, ..PATIENCE };
-        sink.write(&post()).unwrap();
-        sink.flush().unwrap();
-        assert_eq!(sink.stats.lost_sink.get(), 1);
+        let folder = Folder::new("otel-refused");
+        let lost = [3, 4].map(|records| collector.send(protocol, &folder, records));
+        assert_eq!((collector.records().len(), lost), (4, [3, 2]));
+        let collector = Collector::start(protocol, &[Say::Oops; 1000]);
+        assert_eq!(collector.send(protocol, &folder, 5), 5, "this may be what it fails over");
     }
 }
 
 #[test]
+fn what_could_not_be_sent_is_sent_by_the_next_process() {
+    for protocol in BOTH {
+        let folder = Folder::new("otel-next");
+        // Nobody listens there.
+        let began = Instant::now();
+        let hurry = Pace { last_sends: Duration::from_millis(100), ..PACE };
+        assert_eq!(send(&store(protocol, "127.0.0.1:1"), &folder, 7, hurry), 0);
+        assert!(began.elapsed() < Duration::from_secs(20), "the end waits for {:?}", hurry.last_sends);
+        let collector = Collector::start(protocol, &[]);
+        assert_eq!((collector.send(protocol, &folder, 0), collector.records().len()), (0, 7));
+        assert_eq!((collector.send(protocol, &folder, 0), collector.records().len()), (0, 7), "once");
+    }
+}
+
+#[test]
+fn what_answers_mean() {
+    use client::{Verdict, of_grpc, of_status};
+    for (status, grpc, verdict) in [
+        (200, 0, None),
+        (503, 14, Some(Verdict::Later)),
+        (429, 8, Some(Verdict::Later)),
+        (401, 16, Some(Verdict::Later)),
+        (404, 12, Some(Verdict::Later)),
+        (500, 13, Some(Verdict::Doubtful)),
+        (400, 3, Some(Verdict::Never)),
+    ] {
+        assert_eq!((of_status(status), of_grpc(grpc, 1000)), (verdict, verdict), "{status}, {grpc}");
+    }
+    assert_eq!(of_status(413), Some(Verdict::Never));
+    assert_eq!(of_grpc(8, 5 << 20), Some(Verdict::Never), "it is too large");
+}
+
+#[test]
 fn a_request_has_a_bounded_number_of_records_and_bytes() {
-    let collector = Collector::start(OtelProtocol::Http, &[]);
-    let mut sink = collector.sink(OtelProtocol::Http);
-    (0..MOST_RECORDS + 1).for_each(|_| sink.write(&post()).unwrap());
+    let mut batch = Batch::new(&store(OtelProtocol::Http, "127.0.0.1:1"));
     let large = ingress().request("PUT / HTTP/1.1\n", "x".repeat(FULL)).record(Level::Full, Format::Json);
-    (0..2).for_each(|_| sink.write(&large).unwrap());
-    let sizes = |received: &Received| {
-        let count = |request: &ExportLogsServiceRequest| request.resource_logs[0].scope_logs[0].log_records.len();
-        received.requests.iter().map(count).collect::<Vec<_>>()
-    };
-    assert_eq!(sizes(&collector.received.lock().unwrap()), [MOST_RECORDS, 2, 1]);
+    let (small, large) = (log_record(&post()), log_record(&large));
+    let mut sizes = Vec::new();
+    for record in std::iter::repeat_n(&small, MOST_RECORDS + 1).chain([&large, &large]) {
+        batch.add(record.clone());
+        if batch.is_full() {
+            sizes.push(batch.take().1);
+        }
+    }
+    assert_eq!((sizes, batch.take().1), (vec![MOST_RECORDS as u64, 2, 1], 0));
 }
 
 #[test]
 fn a_header_that_cannot_be_sent_is_an_error_that_does_not_show_it() {
     let mut store = store(OtelProtocol::Http, "127.0.0.1:1");
     store.headers[0].1 = Secret::new("s3cret\n".to_owned());
-    let Err(error) = Otel::new(&store, Arc::default()) else { panic!("it was taken") };
+    let Err(error) = Otel::connect(&store) else { panic!("it was taken") };
     let error = format!("{error:#}");
     assert!(error.contains("x-tenant") && !error.contains("s3cret"), "{error}");
 }

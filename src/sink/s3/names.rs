@@ -1,6 +1,7 @@
 //! What objects are called, and where they are found.
 
 use crate::config::S3Store;
+use crate::machine;
 use crate::sink::encode::rfc3339;
 
 /// The name of a batch: by day, hour and host, as Athena, DuckDB and ClickHouse read it. `id`: the segment's, µs since the
@@ -38,8 +39,7 @@ pub(super) fn url(store: &S3Store, key: &str, digest: &str) -> Option<String> {
 
 /// This machine's name, of characters that no key and no reader stumbles over.
 pub(super) fn host() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    plain(name.trim())
+    plain(&machine::name())
 }
 
 fn plain(name: &str) -> String {

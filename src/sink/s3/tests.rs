@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
-use super::sender::{PACE, Pace, Sender};
 use super::*;
 use crate::config::{Compression, Secret, SpoolFolder};
 use crate::exchange::{Format, Level};
@@ -133,8 +132,8 @@ struct Rig {
     stats: Arc<Stats>,
 }
 
+const TIMEOUT: Duration = Duration::from_millis(500);
 const QUICK: Pace = Pace {
-    timeout: Duration::from_millis(500),
     first_wait: Duration::from_millis(5),
     longest_wait: Duration::from_millis(50),
     last_sends: Duration::from_millis(300),
@@ -153,16 +152,9 @@ impl Rig {
         let open: Opener = Box::new(|| Ok(Box::new(Stdout::on(events))));
         let events = Destination { name: "events".into(), takes, place: Some("events".into()), open };
         let (outbox, threads) = Outbox::start(vec![events], memory, self.stats.clone(), &closed).unwrap();
-        let bounds = Bounds {
-            segment_bytes: self.store.batch.max_bytes,
-            segment_age: self.store.batch.max_age,
-            total_bytes: self.store.spool.max_bytes,
-        };
-        let stats = self.stats.store("s3");
-        let spool = Arc::new(Spool::open(&self.folder.0.join("spool"), bounds, stats.clone()).unwrap());
-        let client = client::connect(&self.store, QUICK.timeout).unwrap();
-        let sender = Sender::new(&self.store, client, spool.clone(), stats, outbox.to_event_stores(), QUICK);
-        (S3::start(sender, spool).unwrap(), threads)
+        let (stats, folder) = (self.stats.store("s3"), self.folder.0.join("spool"));
+        let client = client::connect(&self.store, TIMEOUT).unwrap();
+        (S3::start(&self.store, client, &folder, stats, outbox.to_event_stores(), QUICK).unwrap(), threads)
     }
 }
 
@@ -279,7 +271,7 @@ fn trouble_is_told_apart() {
     let said = |answer: &'static str| {
         let server = Server::start(Mood::Answers(answer));
         let store = store(&server.address);
-        let client = client::connect(&store, PACE.timeout).unwrap();
+        let client = client::connect(&store, sender::TIMEOUT).unwrap();
         put(&client, &store)
     };
     let xml = "403 Forbidden\r\nContent-Length: 89\r\n\r\n<Error><Code>SignatureDoesNotMatch</Code><Message>Check your key</Message></Error>       ";
@@ -288,7 +280,7 @@ fn trouble_is_told_apart() {
     assert_eq!(said("503 Slow Down\r\nContent-Length: 0").0, client::Trouble::Busy);
     let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let store = store(&unused);
-    let (trouble, said) = put(&client::connect(&store, PACE.timeout).unwrap(), &store);
+    let (trouble, said) = put(&client::connect(&store, sender::TIMEOUT).unwrap(), &store);
     assert_eq!((trouble, said.contains("refused")), (client::Trouble::Unreachable, true), "{said}");
 }
 
