@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::Control;
 use super::dns::Answers;
-use super::sealed::{Cover, Source, TELLING};
+use super::records::Records;
+use super::sealed::{Cover, Sealed, Source, TELLING};
 use super::stream::{Item, Stream, Why};
 use crate::bpf::{Data, Flow, Order, Role, SocketInfo, Verdict};
 use crate::config::{Settings, Stack, TapDirection, Tapped};
@@ -109,6 +110,8 @@ pub(super) struct Conn {
     awaiting: Option<Box<Awaiting>>,
     streams: [Stream; 2],
     cover: Cover,
+    /// Joined midway, and not known to be anything yet: it may be within TLS.
+    records: Option<Records>,
     http: Option<Http>,
     /// It leads to a DNS server.
     dns: Option<Box<Answers>>,
@@ -137,7 +140,7 @@ pub(super) struct Conn {
 
 impl Conn {
     pub(super) fn new(id: u64, socket: u64) -> Conn {
-        Conn { id, socket, ..Conn::default() }
+        Conn { id, socket, records: Some(Records::default()), ..Conn::default() }
     }
 
     /// The kernel told of the connection.
@@ -202,9 +205,7 @@ impl Conn {
         if let Some(base) = info.base {
             self.streams[0].start_at(base[0]);
             self.streams[1].start_at(base[1]);
-        }
-        if info.base.is_none() {
-            self.cover = Cover::Clear;
+            self.records = None;
         }
         self.socket = info.socket;
         match Answers::of(info, is_server).filter(|_| !self.ignored) {
@@ -238,6 +239,9 @@ impl Conn {
             self.streams[data.flow as usize].insert(data, true);
             self.open(&info, env);
             return self.advance(env);
+        }
+        if let Some(records) = &mut self.records {
+            records.see(data);
         }
         let side = self.side(data.flow);
         if matches!(self.cover, Cover::Undecided) && side == Side::Request && self.known.is_some() {
@@ -313,6 +317,7 @@ impl Conn {
         if matches!(self.cover, Cover::Undecided) && !is_idle {
             self.decide_late(env.settled);
         }
+        self.tell_older();
         self.read_sealed(env.settled, env);
         if let (Some(known), Some(http), false) = (&self.known, &mut self.http, self.ignored) {
             let mut host = ConnHost { env, known, transactions: &mut self.transactions };
@@ -361,14 +366,38 @@ impl Conn {
             true => (Flow::Received, Flow::Sent),
             false => (Flow::Sent, Flow::Received),
         };
+        let is_settled = |stream: &mut Stream| stream.front_time().is_some_and(|time| time <= settled);
+        let (has_asked, has_answered) =
+            (is_settled(&mut self.streams[asked as usize]), is_settled(&mut self.streams[answered as usize]));
+        // Joined midway, what comes first is not known before.
+        let is_older = self.streams[asked as usize].next().is_none();
+        if is_older && !has_asked && !has_answered {
+            return;
+        }
         let bytes = self.streams[asked as usize].first_bytes(TELLING);
         self.cover = Cover::of(&bytes);
-        // What is answered already is no hello, whole or not; nor is what lacks its first byte.
-        let is_settled = |stream: &mut Stream| stream.front_time().is_some_and(|time| time <= settled);
-        let is_other = is_settled(&mut self.streams[answered as usize])
-            || bytes.is_empty() && is_settled(&mut self.streams[asked as usize]);
-        if is_other && matches!(self.cover, Cover::Undecided) {
-            self.cover = Cover::Clear;
+        match self.cover {
+            // Opened before, but the handshake is seen: all that is said in it will be.
+            Cover::Sealed(_) if is_older && !self.ignored => self.http = Some(Http::new(true)),
+            // What is answered already is no hello, whole or not; nor is what lacks its first byte.
+            Cover::Undecided if has_answered || bytes.is_empty() && has_asked => {
+                self.cover = Cover::Clear;
+                if bytes.is_empty() && has_asked {
+                    self.records.get_or_insert_default();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Joined midway, and there were records of TLS, and nothing that is not within TLS.
+    fn tell_older(&mut self) {
+        let (Some(records), Some(http), Cover::Clear) = (&self.records, &self.http, &self.cover) else { return };
+        if !matches!(http.state(), State::Unrecognised | State::Doubtful) {
+            self.records = None;
+        } else if records.are_proven() {
+            self.cover = Cover::Sealed(Box::new(Sealed::older()));
+            self.records = None;
         }
     }
 

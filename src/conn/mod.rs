@@ -5,6 +5,7 @@
 
 mod connection;
 mod dns;
+mod records;
 mod sealed;
 mod stream;
 mod table;

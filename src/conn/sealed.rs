@@ -109,6 +109,11 @@ impl Sealed {
         Sealed { session: Session::new(), plain: Default::default(), early: Some(Vec::new()), is_clear: false }
     }
 
+    /// Of a connection joined midway.
+    pub(super) fn older() -> Sealed {
+        Sealed { session: Session::older(), early: None, ..Sealed::new() }
+    }
+
     /// Takes in what the streams have, as far as it can be opened or kept.
     pub(super) fn read(&mut self, streams: &mut [Stream; 2], is_server: bool, settled: u64, secrets: &Secrets) {
         let Sealed { session, plain, early, is_clear } = self;

@@ -26,7 +26,7 @@ mod secrets;
 mod session;
 mod suite;
 
-pub use record::looks_like_client;
+pub use record::{looks_like_client, sealed_record};
 pub use secrets::{Label, LogLabel, Secret, Secrets};
 pub use session::{Info, Session, State, Uncovered};
 

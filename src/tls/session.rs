@@ -55,6 +55,8 @@ pub enum Uncovered {
     Cipher,
     /// New keys were agreed on under the old ones (TLS 1.2).
     Renegotiated,
+    /// Its handshake was before the agent looked.
+    Older,
 }
 
 impl fmt::Display for Uncovered {
@@ -65,6 +67,7 @@ impl fmt::Display for Uncovered {
             Uncovered::Version => "version",
             Uncovered::Cipher => "cipher",
             Uncovered::Renegotiated => "renegotiated",
+            Uncovered::Older => "older",
         })
     }
 }
@@ -196,6 +199,11 @@ impl Session {
             has_news: false,
             trials: Trials::default(),
         }
+    }
+
+    /// Of a connection whose handshake was not seen.
+    pub fn older() -> Session {
+        Session { state: State::Uncovered(Uncovered::Older), ..Session::new() }
     }
 
     /// Takes a piece of what one side sent, in order; plaintext comes out through `out`, in order per side. Bytes whose
