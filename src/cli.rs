@@ -71,6 +71,9 @@ pub struct Run {
     /// Record the secrets of TLS connections, too: whoever has the file can read these connections
     #[arg(long, requires = "record")]
     pub record_secrets: bool,
+    /// Keep no secrets of open TLS connections for the next start, and drop what an earlier one has kept
+    #[arg(long)]
+    pub forget_secrets: bool,
     /// Event buffer of each CPU, in KiB, a power of two
     #[arg(long, value_name = "KIB", default_value_t = 32768, value_parser = power_of_two)]
     pub buffer_size: usize,

@@ -8,7 +8,7 @@ use super::dns::Answers;
 use super::records::Records;
 use super::sealed::{Cover, Sealed, Source, TELLING};
 use super::stream::{Item, Stream, Why};
-use crate::bpf::{Data, Flow, Order, Role, SocketInfo, Verdict};
+use crate::bpf::{Data, Flow, Order, Role, SocketInfo, SocketKey, Verdict};
 use crate::config::{Settings, Stack, TapDirection, Tapped};
 use crate::exchange::http::{Gap, Host, Http, Side, State};
 use crate::exchange::{
@@ -32,6 +32,10 @@ const IDENTIFIED_WITHIN: u64 = 200_000_000;
 
 /// After so long a call is told of while it is open, in ns.
 const LONG: u64 = 10_000_000_000;
+
+/// How often what the next agent needs of a connection within TLS is kept, in ns. What goes by in between, if this one is
+/// killed, costs that one trials.
+const KEEP_EVERY: u64 = 2_000_000_000;
 
 /// Memory of a connection's event on its way out.
 pub(super) const EVENT_WEIGHT: usize = size_of::<Record>() + size_of::<ConnectionEvent>();
@@ -125,6 +129,8 @@ pub(super) struct Conn {
     pub(super) latest: u64,
     reported: Nanos,
     closing: Option<Closing>,
+    /// The latest event when it was last kept for the next agent.
+    kept_at: Option<u64>,
     /// Where the last events that found no room ended, as far as that was told.
     lost: [Option<u32>; 2],
     /// Key in the kernel's table.
@@ -218,6 +224,47 @@ impl Conn {
             is_server,
         });
         self.reported = env.wall(self.latest);
+        if info.base.is_none() && !self.ignored {
+            self.go_on(env);
+        }
+    }
+
+    /// Joined midway: an earlier agent may have kept it.
+    fn go_on(&mut self, env: &mut Env) {
+        let (Some(known), Some(key)) = (&self.known, self.key()) else { return };
+        let Some(kept) = env.control.kept(&key) else { return };
+        self.cover = Cover::Sealed(Box::new(Sealed::of_kept(&kept, known.is_server, env.secrets)));
+        self.records = None;
+        self.kept_at = Some(self.latest);
+    }
+
+    /// By which the next agent knows it again; none where it is not TCP.
+    fn key(&self) -> Option<SocketKey> {
+        let connection = &self.known.as_ref()?.connection;
+        SocketKey::new(self.socket, &connection.local, &connection.remote)
+    }
+
+    /// Keeps what the next agent needs to go on.
+    fn keep(&mut self, env: &mut Env) {
+        let (Cover::Sealed(sealed), Some(known), Some(key)) = (&self.cover, &self.known, self.key()) else { return };
+        if let Some(kept) = sealed.keep(&self.streams, known.is_server) {
+            env.control.keep(&key, &kept.to_bytes());
+            self.kept_at = Some(self.latest);
+        }
+    }
+
+    /// Keeps it as it is now, if it has gone on for long enough.
+    pub(super) fn keep_again(&mut self, now: u64, env: &mut Env) {
+        if self.kept_at.is_some_and(|at| at < self.latest && at.saturating_add(KEEP_EVERY) <= now) {
+            self.keep(env);
+        }
+    }
+
+    /// Nobody will go on with it.
+    fn forget(&mut self, env: &mut Env) {
+        if let (Some(_), Some(key)) = (self.kept_at.take(), self.key()) {
+            env.control.forget(&key);
+        }
     }
 
     pub(super) fn is_known(&self) -> bool {
@@ -423,9 +470,12 @@ impl Conn {
             let tls = Tls { info: sealed.session.info().clone(), library: None, uncovered };
             known.connection = Arc::new(Connection { tls: Some(tls), ..(*known.connection).clone() });
         }
+        let is_open = sealed.session.state() == tls::State::Open;
         if uncovered.is_some() {
             env.stats.uncovered.add(1);
             self.ignore(env);
+        } else if is_open && self.kept_at.is_none() && self.order.verdict != Verdict::Drop {
+            self.keep(env);
         }
     }
 
@@ -466,6 +516,10 @@ impl Conn {
                 }
             }
             http.close(&mut host, &known.connection, stopping);
+        }
+        match stopping && !self.ignored && self.order.verdict != Verdict::Drop {
+            true => self.keep(env),
+            false => self.forget(env),
         }
         env.memory.release(std::mem::take(&mut self.accounted));
         let error = self.closing.as_ref().and_then(|closing| closing.error);
@@ -548,6 +602,7 @@ impl Conn {
     fn drop_rest(&mut self, env: &mut Env) {
         self.streams.iter_mut().for_each(Stream::forget);
         self.order.verdict = Verdict::Drop;
+        self.forget(env);
         env.control.order(self.id, &self.order);
     }
 

@@ -41,6 +41,15 @@ pub enum Item {
     },
 }
 
+impl Item {
+    /// When it was moved, or the stream ended.
+    pub fn time(&self) -> u64 {
+        match self {
+            Item::Bytes { time, .. } | Item::Unseen { time, .. } | Item::End { time } => *time,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Piece {
     start: u64,

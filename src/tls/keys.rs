@@ -5,6 +5,7 @@ use ring::digest::{Context, digest};
 use super::Side;
 use super::cipher::Opener;
 use super::handshake::MESSAGE_HASH;
+use super::kept::{Kept, KeptKeys};
 use super::schedule::{derive, master, update};
 use super::secrets::{Bytes, LogLabel, Secrets};
 use super::suite::{Hash, Suite};
@@ -55,7 +56,14 @@ impl Hellos {
 
 /// Of a connection whose suite is known.
 pub(super) enum Keys {
-    Tls12 { suite: Suite, client_random: [u8; 32], server_random: [u8; 32], encrypt_then_mac: bool, is_told: bool },
+    Tls12 {
+        suite: Suite,
+        client_random: [u8; 32],
+        server_random: [u8; 32],
+        encrypt_then_mac: bool,
+        /// Once it was seen.
+        master: Option<Bytes>,
+    },
     Tls13(Box<Schedule>),
 }
 
@@ -84,15 +92,52 @@ impl Keys {
         }))
     }
 
+    /// As an earlier agent has kept them.
+    pub(super) fn of_kept(kept: &Kept) -> Keys {
+        let suite = kept.suite;
+        match kept.keys.clone() {
+            KeptKeys::Tls12 { master, client_random, server_random, encrypt_then_mac } => {
+                Keys::Tls12 { suite, client_random, server_random, encrypt_then_mac, master: Some(master) }
+            }
+            KeptKeys::Tls13 { client, server } => Keys::Tls13(Box::new(Schedule {
+                suite,
+                client_random: [0; 32],
+                early: Vec::new(),
+                transcript: None,
+                hellos: Vec::new(),
+                finished: None,
+                handshake: Pair::default(),
+                master: None,
+                application: Pair { client: Some(client), server: Some(server) },
+            })),
+        }
+    }
+
+    /// What opens all that both sides will say, once that is known.
+    pub(super) fn keep(&self) -> Option<(Suite, KeptKeys)> {
+        match self {
+            Keys::Tls12 { suite, client_random, server_random, encrypt_then_mac, master } => {
+                let (client_random, server_random) = (*client_random, *server_random);
+                let (master, encrypt_then_mac) = (master.clone()?, *encrypt_then_mac);
+                Some((*suite, KeptKeys::Tls12 { master, client_random, server_random, encrypt_then_mac }))
+            }
+            Keys::Tls13(schedule) => {
+                let Pair { client, server } = &schedule.application;
+                Some((schedule.suite, KeptKeys::Tls13 { client: client.clone()?, server: server.clone()? }))
+            }
+        }
+    }
+
     /// What the next records of a side are opened with; none while the secret was not seen.
     pub(super) fn opener(&mut self, side: Side, epoch: Epoch, secrets: &Secrets) -> Option<Opener> {
         match self {
-            Keys::Tls12 { suite, client_random, server_random, encrypt_then_mac, is_told } => {
-                let master = secrets.master(client_random)?;
-                if !std::mem::replace(is_told, true) {
-                    secrets.tell(LogLabel::ClientRandom, client_random, &master);
+            Keys::Tls12 { suite, client_random, server_random, encrypt_then_mac, master } => {
+                if master.is_none() {
+                    let seen = secrets.master(client_random)?;
+                    secrets.tell(LogLabel::ClientRandom, client_random, &seen);
+                    *master = Some(seen);
                 }
-                Opener::of_master(*suite, &master, (client_random, server_random), *encrypt_then_mac, side)
+                Opener::of_master(*suite, master.as_ref()?, (client_random, server_random), *encrypt_then_mac, side)
             }
             Keys::Tls13(schedule) => {
                 let secret = match epoch {

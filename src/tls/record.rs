@@ -144,9 +144,14 @@ impl Framer {
 
     /// Forgets what it has of a record; returns how many bytes these are.
     pub(super) fn clear(&mut self) -> u64 {
-        let had = self.have + self.body.len();
+        let had = self.taken();
         (self.have, self.body) = (0, Vec::new());
         had as u64
+    }
+
+    /// Bytes it has of a record.
+    pub(super) fn taken(&self) -> usize {
+        self.have + self.body.len()
     }
 
     pub(super) fn held(&self) -> usize {

@@ -53,7 +53,7 @@ def request(number, *headers):
     method, path = "GET", f"/bytes/{size}"
     if number % 3 == 2:
         # Many of them in short.
-        times = number % 40 if mode == "churn" else size
+        times = number % 40 if mode in ("churn", "steady") else size
         method, path, body = "POST", "/mirror", bytes(range(256)) * times
         lines.append(f"Content-Length: {len(body)}")
     return path, "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode() + body
