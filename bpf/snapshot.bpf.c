@@ -2,7 +2,8 @@
 /*
  * What existed before we did. The ports that listen, in every network namespace that a process has a socket of: with
  * them, a TCP connection first met in mid-life is known to be ingress or egress at its first call. And Unix sockets,
- * which nothing else tells from new ones.
+ * which nothing else tells from new ones. Whoever reads the iterator gets the addresses of the other TCP sockets: what
+ * is kept of closed ones can go.
  */
 #include "socket.h"
 
@@ -20,15 +21,20 @@ int open_sockets(struct bpf_iter__task_file *ctx)
 {
 	struct file *file = ctx->file;
 	struct sock *sk;
+	__u64 key;
 
 	if (!file)
 		return 0;
 	sk = sock_of_file(file);
 	if (!sk)
 		return 0;
-	if (is_unix_stream(sk))
+	if (is_unix_stream(sk)) {
 		on_open_unix_socket(sk);
-	else if (is_tcp(sk) && BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_LISTEN)
+	} else if (is_tcp(sk) && BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_LISTEN) {
 		remember_listening_port(sk);
+	} else if (is_tcp(sk)) {
+		key = (__u64)sk;
+		bpf_seq_write(ctx->meta->seq, &key, sizeof(key));
+	}
 	return 0;
 }

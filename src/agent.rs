@@ -81,6 +81,11 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let readers = kernel.readers()?;
     let fills = readers.iter().map(bpf::Reader::fill).collect::<Result<_>>()?;
     let workers = readers.len();
+    if run.forget_secrets {
+        bpf::forget_secrets()?;
+    } else if let Err(error) = kernel.keep_secrets() {
+        log::info!("TLS connections that are open now cannot be read after a restart: {error:#}");
+    }
     kernel.attach()?;
     let kernel = Arc::new(kernel);
     let mut probes = Probes::new(kernel.clone(), stats.clone());

@@ -75,6 +75,9 @@ pub struct Run {
     /// read these connections
     #[arg(long, value_name = "FILE")]
     pub keylog: Option<PathBuf>,
+    /// Keep no secrets of open TLS connections for the next start, and drop what an earlier one has kept
+    #[arg(long)]
+    pub forget_secrets: bool,
     /// Event buffer of each CPU, in KiB, a power of two
     #[arg(long, value_name = "KIB", default_value_t = 32768, value_parser = power_of_two)]
     pub buffer_size: usize,

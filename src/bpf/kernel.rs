@@ -10,12 +10,15 @@ use anyhow::{Context, Result, bail};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, UprobeOpts};
 use libbpf_sys as sys;
+use zeroize::Zeroizing;
 
 use super::event::{Owner, SocketInfo, copied};
 use super::orders::{Order, Orders};
 use super::reader::Reader;
 use super::skel::{OpenSidetapSkel, SidetapSkel, SidetapSkelBuilder};
 use super::types;
+use super::vault::{SocketKey, Vault};
+use crate::tls::KEPT;
 
 /// How the names of programs end that run after another one of the same kind (bpf/io.h).
 const SECOND: &str = "_again";
@@ -116,6 +119,8 @@ pub struct Kernel {
     /// The most that was ever missed. A run that the kernel left out is made up for a moment later, and a counter that has
     /// counted it in between is not to go back.
     most_missed: AtomicU64,
+    /// What the next agent needs of connections, where it is kept.
+    vault: Option<Vault>,
 }
 
 // SAFETY: the skeleton holds pointers into libbpf's objects. What workers share is `orders` (atomics) and the map
@@ -146,9 +151,17 @@ impl Kernel {
             sleeping: has_sleeping_uprobes(),
             buffer,
             most_missed: AtomicU64::new(0),
+            vault: None,
         };
         kernel.set_tap(tap);
         Ok(kernel)
+    }
+
+    /// Keeps secrets of open connections for the agent that comes after this one, and takes over what the one before has
+    /// kept. To be asked for before [`Kernel::attach`].
+    pub fn keep_secrets(&mut self) -> Result<()> {
+        self.vault = Some(Vault::open()?);
+        Ok(())
     }
 
     /// Attaches in the order that leaves no doubt about roles: ports that begin to listen, then those that do, then I/O.
@@ -167,7 +180,13 @@ impl Kernel {
         attach(&progs.socket_destroyed)?;
         // The kernel runs the iterator's program over every file of every process while it is read.
         let link = progs.open_sockets.attach().context("cannot attach the iterator over open sockets")?;
-        Iter::new(&link)?.read_to_end(&mut Vec::new()).context("cannot list the open sockets")?;
+        // Before the sockets: what is kept from now on is of open ones.
+        let kept = self.vault.as_ref().map(Vault::keys).unwrap_or_default();
+        let mut open = Vec::new();
+        Iter::new(&link)?.read_to_end(&mut open).context("cannot list the open sockets")?;
+        if let Some(vault) = &self.vault {
+            vault.drop_closed(kept, &open);
+        }
         match self.path {
             CapturePath::Socket => {
                 attach(&progs.socket_sent)?;
@@ -341,6 +360,24 @@ impl Kernel {
 
     fn judgement(&self, pid: u32) -> Option<types::judgement> {
         copied(&self.processes.lookup(&pid.to_ne_bytes(), MapFlags::ANY).ok().flatten()?)
+    }
+
+    /// Keeps something of a connection over the end of the agent.
+    pub fn keep(&self, key: &SocketKey, value: &[u8; KEPT]) {
+        if let Some(vault) = &self.vault {
+            vault.put(key, value);
+        }
+    }
+
+    /// What was kept of a connection.
+    pub fn kept(&self, key: &SocketKey) -> Option<Zeroizing<Vec<u8>>> {
+        self.vault.as_ref()?.get(key)
+    }
+
+    pub fn forget(&self, key: &SocketKey) {
+        if let Some(vault) = &self.vault {
+            vault.remove(key);
+        }
     }
 
     /// The kernel's entry for a socket, while it has one.

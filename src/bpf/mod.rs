@@ -6,6 +6,7 @@ mod event;
 mod kernel;
 mod orders;
 mod reader;
+mod vault;
 mod verifier;
 
 // Generated from bpf/sidetap.bpf.c by build.rs.
@@ -18,6 +19,7 @@ pub use event::{Data, Event, Flow, Opened, Owner, ProcessInfo, Role, SocketInfo}
 pub use kernel::{CapturePath, Counters, Function, Kernel, Probe, Tap, version};
 pub use orders::{Order, Verdict};
 pub use reader::{Fill, Reader};
+pub use vault::{SocketKey, forget_secrets};
 pub use verifier::verify;
 
 pub(crate) use skel::types;

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::dns::Answers;
-use super::sealed::{Cover, Source, TELLING};
+use super::records::Records;
+use super::sealed::{Cover, Sealed, Source, TELLING};
 use super::stream::{Item, Stream, Why};
 use super::{Control, flows};
-use crate::bpf::{Data, Flow, Order, Role, SocketInfo, Verdict};
+use crate::bpf::{Data, Flow, Order, Role, SocketInfo, SocketKey, Verdict};
 use crate::config::{Settings, Stack, TapDirection, Tapped};
 use crate::exchange::http::{Gap, Host, Http, Side, State};
 use crate::exchange::{
@@ -31,6 +32,10 @@ const IDENTIFIED_WITHIN: u64 = 200_000_000;
 
 /// After so long a call is told of while it is open, in ns.
 const LONG: u64 = 10_000_000_000;
+
+/// How often what the next agent needs of a connection within TLS is kept, in ns. What goes by in between, if this one is
+/// killed, costs that one trials.
+const KEEP_EVERY: u64 = 2_000_000_000;
 
 /// Memory of a connection's event on its way out.
 pub(super) const EVENT_WEIGHT: usize = size_of::<Record>() + size_of::<ConnectionEvent>();
@@ -109,6 +114,8 @@ pub(super) struct Conn {
     awaiting: Option<Box<Awaiting>>,
     streams: [Stream; 2],
     cover: Cover,
+    /// Joined midway, and not known to be anything yet: it may be within TLS.
+    records: Option<Records>,
     http: Option<Http>,
     /// It leads to a DNS server.
     dns: Option<Box<Answers>>,
@@ -122,6 +129,8 @@ pub(super) struct Conn {
     pub(super) latest: u64,
     reported: Nanos,
     closing: Option<Closing>,
+    /// The latest event when it was last kept for the next agent.
+    kept_at: Option<u64>,
     /// Where the last events that found no room ended, as far as that was told.
     lost: [Option<u32>; 2],
     /// Key in the kernel's table.
@@ -137,7 +146,7 @@ pub(super) struct Conn {
 
 impl Conn {
     pub(super) fn new(id: u64, socket: u64) -> Conn {
-        Conn { id, socket, ..Conn::default() }
+        Conn { id, socket, records: Some(Records::default()), ..Conn::default() }
     }
 
     /// The kernel told of the connection.
@@ -202,9 +211,7 @@ impl Conn {
         if let Some(base) = info.base {
             self.streams[0].start_at(base[0]);
             self.streams[1].start_at(base[1]);
-        }
-        if info.base.is_none() {
-            self.cover = Cover::Clear;
+            self.records = None;
         }
         self.socket = info.socket;
         match Answers::of(info, is_server).filter(|_| !self.ignored) {
@@ -217,6 +224,47 @@ impl Conn {
             is_server,
         });
         self.reported = env.wall(self.latest);
+        if info.base.is_none() && !self.ignored {
+            self.go_on(env);
+        }
+    }
+
+    /// Joined midway: an earlier agent may have kept it.
+    fn go_on(&mut self, env: &mut Env) {
+        let (Some(known), Some(key)) = (&self.known, self.key()) else { return };
+        let Some(kept) = env.control.kept(&key) else { return };
+        self.cover = Cover::Sealed(Box::new(Sealed::of_kept(&kept, known.is_server, env.secrets)));
+        self.records = None;
+        self.kept_at = Some(self.latest);
+    }
+
+    /// By which the next agent knows it again; none where it is not TCP.
+    fn key(&self) -> Option<SocketKey> {
+        let connection = &self.known.as_ref()?.connection;
+        SocketKey::new(self.socket, &connection.local, &connection.remote)
+    }
+
+    /// Keeps what the next agent needs to go on.
+    fn keep(&mut self, env: &mut Env) {
+        let (Cover::Sealed(sealed), Some(known), Some(key)) = (&self.cover, &self.known, self.key()) else { return };
+        if let Some(kept) = sealed.keep(&self.streams, known.is_server) {
+            env.control.keep(&key, &kept.to_bytes());
+            self.kept_at = Some(self.latest);
+        }
+    }
+
+    /// Keeps it as it is now, if it has gone on for long enough.
+    pub(super) fn keep_again(&mut self, now: u64, env: &mut Env) {
+        if self.kept_at.is_some_and(|at| at < self.latest && at.saturating_add(KEEP_EVERY) <= now) {
+            self.keep(env);
+        }
+    }
+
+    /// Nobody will go on with it.
+    fn forget(&mut self, env: &mut Env) {
+        if let (Some(_), Some(key)) = (self.kept_at.take(), self.key()) {
+            env.control.forget(&key);
+        }
     }
 
     pub(super) fn is_known(&self) -> bool {
@@ -238,6 +286,9 @@ impl Conn {
             self.streams[data.flow as usize].insert(data, true);
             self.open(&info, env);
             return self.advance(env);
+        }
+        if let Some(records) = &mut self.records {
+            records.see(data);
         }
         let side = self.side(data.flow);
         if matches!(self.cover, Cover::Undecided) && side == Side::Request && self.known.is_some() {
@@ -313,6 +364,7 @@ impl Conn {
         if matches!(self.cover, Cover::Undecided) && !is_idle {
             self.decide_late(env.settled);
         }
+        self.tell_older();
         self.read_sealed(env.settled, env);
         if let (Some(known), Some(http), false) = (&self.known, &mut self.http, self.ignored) {
             let mut host = ConnHost { env, known, transactions: &mut self.transactions };
@@ -358,14 +410,38 @@ impl Conn {
     fn decide_late(&mut self, settled: u64) {
         let Some(known) = &self.known else { return };
         let [asked, answered] = flows(known.is_server);
+        let is_settled = |stream: &mut Stream| stream.front_time().is_some_and(|time| time <= settled);
+        let (has_asked, has_answered) =
+            (is_settled(&mut self.streams[asked as usize]), is_settled(&mut self.streams[answered as usize]));
+        // Joined midway, what comes first is not known before.
+        let is_older = self.streams[asked as usize].next().is_none();
+        if is_older && !has_asked && !has_answered {
+            return;
+        }
         let bytes = self.streams[asked as usize].first_bytes(TELLING);
         self.cover = Cover::of(&bytes);
-        // What is answered already is no hello, whole or not; nor is what lacks its first byte.
-        let is_settled = |stream: &mut Stream| stream.front_time().is_some_and(|time| time <= settled);
-        let is_other = is_settled(&mut self.streams[answered as usize])
-            || bytes.is_empty() && is_settled(&mut self.streams[asked as usize]);
-        if is_other && matches!(self.cover, Cover::Undecided) {
-            self.cover = Cover::Clear;
+        match self.cover {
+            // Opened before, but the handshake is seen: all that is said in it will be.
+            Cover::Sealed(_) if is_older && !self.ignored => self.http = Some(Http::new(true)),
+            // What is answered already is no hello, whole or not; nor is what lacks its first byte.
+            Cover::Undecided if has_answered || bytes.is_empty() && has_asked => {
+                self.cover = Cover::Clear;
+                if bytes.is_empty() && has_asked {
+                    self.records.get_or_insert_default();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Joined midway, and there were records of TLS, and nothing that is not within TLS.
+    fn tell_older(&mut self) {
+        let (Some(records), Some(http), Cover::Clear) = (&self.records, &self.http, &self.cover) else { return };
+        if !matches!(http.state(), State::Unrecognised | State::Doubtful) {
+            self.records = None;
+        } else if records.are_proven() {
+            self.cover = Cover::Sealed(Box::new(Sealed::older()));
+            self.records = None;
         }
     }
 
@@ -397,9 +473,12 @@ impl Conn {
             let tls = Tls { info: sealed.session.info().clone(), library, uncovered };
             known.connection = Arc::new(Connection { tls: Some(tls), ..(*known.connection).clone() });
         }
+        let is_open = sealed.session.state() == tls::State::Open;
         if uncovered.is_some() {
             env.stats.uncovered.add(&known.connection.process.exe, library);
             self.ignore(env);
+        } else if is_open && self.kept_at.is_none() && self.order.verdict != Verdict::Drop {
+            self.keep(env);
         }
     }
 
@@ -440,6 +519,10 @@ impl Conn {
                 }
             }
             http.close(&mut host, &known.connection, stopping);
+        }
+        match stopping && !self.ignored && self.order.verdict != Verdict::Drop {
+            true => self.keep(env),
+            false => self.forget(env),
         }
         env.memory.release(std::mem::take(&mut self.accounted));
         let error = self.closing.as_ref().and_then(|closing| closing.error);
@@ -522,6 +605,7 @@ impl Conn {
     fn drop_rest(&mut self, env: &mut Env) {
         self.streams.iter_mut().for_each(Stream::forget);
         self.order.verdict = Verdict::Drop;
+        self.forget(env);
         env.control.order(self.id, &self.order);
     }
 

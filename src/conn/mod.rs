@@ -5,6 +5,7 @@
 
 mod connection;
 mod dns;
+mod records;
 mod sealed;
 mod stream;
 mod table;
@@ -13,7 +14,8 @@ pub use connection::Env;
 pub use stream::{Item, Stream, Why};
 pub use table::{Progress, Table};
 
-use crate::bpf::{Flow, Order, Owner, SocketInfo};
+use crate::bpf::{Flow, Order, Owner, SocketInfo, SocketKey};
+use crate::tls::{KEPT, Kept};
 
 /// The kernel, as far as the table talks back to it. A replay has none.
 pub trait Control: Send + Sync {
@@ -25,6 +27,14 @@ pub trait Control: Send + Sync {
     fn socket(&self, key: u64) -> Option<SocketInfo>;
     /// How many data events found no room in a buffer so far.
     fn lost_events(&self) -> u64;
+    /// Keeps what the next agent needs of a connection within TLS; in place of what was kept of it before.
+    fn keep(&self, _key: &SocketKey, _kept: &[u8; KEPT]) {}
+    /// What an earlier agent has kept of it.
+    fn kept(&self, _key: &SocketKey) -> Option<Kept> {
+        None
+    }
+    /// Nothing of it is needed any more.
+    fn forget(&self, _key: &SocketKey) {}
 }
 
 impl Control for crate::bpf::Kernel {
@@ -42,6 +52,18 @@ impl Control for crate::bpf::Kernel {
 
     fn lost_events(&self) -> u64 {
         self.lost_data()
+    }
+
+    fn keep(&self, key: &SocketKey, kept: &[u8; KEPT]) {
+        crate::bpf::Kernel::keep(self, key, kept);
+    }
+
+    fn kept(&self, key: &SocketKey) -> Option<Kept> {
+        Kept::from_bytes(&crate::bpf::Kernel::kept(self, key)?)
+    }
+
+    fn forget(&self, key: &SocketKey) {
+        crate::bpf::Kernel::forget(self, key);
     }
 }
 

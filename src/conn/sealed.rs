@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 
 use super::flows;
-use super::stream::{Item, Stream};
+use super::stream::{Item, Stream, Why};
 use crate::bpf::Flow;
-use crate::tls::{self, Piece, Secrets, Session, Side, State};
+use crate::tls::{self, Kept, Piece, Secrets, Session, Side, State};
 
 /// Ciphertext that may wait for its secret in the TLS layer; what comes behind it stays in the streams.
 const HELD_MOST: usize = 1 << 20;
@@ -80,9 +80,7 @@ impl Plain {
 
 impl Source for Plain {
     fn front_time(&mut self) -> Option<u64> {
-        self.items.front().map(|item| match item {
-            Item::Bytes { time, .. } | Item::Unseen { time, .. } | Item::End { time } => *time,
-        })
+        self.items.front().map(Item::time)
     }
 
     fn take(&mut self, _settled: u64) -> Option<Item> {
@@ -103,18 +101,53 @@ pub(super) struct Sealed {
     /// What has come as it is, until the server has answered; then, if that was no hello, nothing is in TLS.
     early: Option<Vec<(Flow, Item)>>,
     is_clear: bool,
+    /// By [`Flow`]: where a direction stood when an earlier agent kept it, until its first bytes have come.
+    stood: [Option<u32>; 2],
+}
+
+/// What a side sends, as the watched process sees it.
+fn flow_of(side: Side, is_server: bool) -> Flow {
+    let [asked, answered] = flows(is_server);
+    if side == Side::Client { asked } else { answered }
 }
 
 impl Sealed {
     pub(super) fn new() -> Sealed {
-        Sealed { session: Session::new(), plain: Default::default(), early: Some(Vec::new()), is_clear: false }
+        Sealed {
+            session: Session::new(),
+            plain: Default::default(),
+            early: Some(Vec::new()),
+            is_clear: false,
+            stood: [None; 2],
+        }
+    }
+
+    /// Of a connection joined midway.
+    pub(super) fn older() -> Sealed {
+        Sealed { session: Session::older(), early: None, ..Sealed::new() }
+    }
+
+    /// Of a connection that an earlier agent has kept.
+    pub(super) fn of_kept(kept: &Kept, is_server: bool, secrets: &Secrets) -> Sealed {
+        let mut stood = [None; 2];
+        for side in [Side::Client, Side::Server] {
+            stood[flow_of(side, is_server) as usize] = Some(kept.position(side));
+        }
+        Sealed { session: Session::of_kept(kept, secrets), early: None, stood, ..Sealed::new() }
+    }
+
+    /// What the next agent needs of it, if it is at a place from which that can go on.
+    pub(super) fn keep(&self, streams: &[Stream; 2], is_server: bool) -> Option<Kept> {
+        self.session.keep(|side| {
+            let flow = flow_of(side, is_server) as usize;
+            streams[flow].position().or(self.stood[flow])
+        })
     }
 
     /// Takes in what the streams have, as far as it can be opened or kept.
     pub(super) fn read(&mut self, streams: &mut [Stream; 2], is_server: bool, settled: u64, secrets: &Secrets) {
-        let Sealed { session, plain, early, is_clear } = self;
-        let [asked, answered] = flows(is_server);
-        let flow_of = |side: Side| if side == Side::Client { asked } else { answered };
+        let Sealed { session, plain, early, is_clear, stood } = self;
+        let flow_of = |side: Side| flow_of(side, is_server);
         if *is_clear {
             return plain.iter_mut().zip(streams).for_each(|(plain, stream)| {
                 std::iter::from_fn(|| stream.take(settled)).for_each(|item| plain.keep(item));
@@ -135,6 +168,13 @@ impl Sealed {
                 Item::Unseen { len, time, why } => Piece::Unseen { len: *len, time: *time, why: *why },
                 Item::End { time } => Piece::End { time: *time },
             };
+            let flow = flow_of(side) as usize;
+            if let (Some(stood), Some(first)) = (stood[flow].take(), streams[flow].first()) {
+                let len = (first as u32).wrapping_sub(stood).into();
+                if len > 0 {
+                    session.take(side, Piece::Unseen { len, time: item.time(), why: Why::Lost }, secrets, &mut out);
+                }
+            }
             session.take(side, piece, secrets, &mut out);
             if session.info().version.is_some() {
                 *early = None;

@@ -41,6 +41,15 @@ pub enum Item {
     },
 }
 
+impl Item {
+    /// When it was moved, or the stream ended.
+    pub fn time(&self) -> u64 {
+        match self {
+            Item::Bytes { time, .. } | Item::Unseen { time, .. } | Item::End { time } => *time,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Piece {
     start: u64,
@@ -116,7 +125,7 @@ impl Stream {
 
     /// The first of the bytes that come next, as far as they have come: at most so many.
     pub fn first_bytes(&self, most: usize) -> Vec<u8> {
-        let (mut bytes, mut at) = (Vec::new(), self.next);
+        let (mut bytes, mut at) = (Vec::new(), self.next.or(self.pieces.front().map(|piece| piece.start)));
         for piece in self.pieces.iter().filter(|piece| piece.len > 0) {
             let (Some(next), Some(data)) = (at, &piece.data) else { break };
             let Some(known) = next.checked_sub(piece.start).and_then(|old| data.get(old as usize..)) else { break };

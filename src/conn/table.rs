@@ -173,6 +173,7 @@ impl Table {
                         }
                     }
                 }
+                conn.keep_again(now, env);
                 if conn.is_known() && conn.reported().saturating_add(REPORT_EVERY) <= wall {
                     conn.report_open(now, env);
                     conn.report(wall, false, None, env);

@@ -91,7 +91,7 @@ pub enum Stage {
     End,
 }
 
-static PLAIN: [(&str, Field); 18] = [
+static PLAIN: [(&str, Field); 19] = [
     ("http.req.method", Field::Method),
     ("http.req.path", Field::Path),
     ("http.req.host", Field::Host),

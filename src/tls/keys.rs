@@ -5,6 +5,7 @@ use ring::digest::{Context, digest};
 use super::Side;
 use super::cipher::Opener;
 use super::handshake::MESSAGE_HASH;
+use super::kept::{Kept, KeptKeys};
 use super::schedule::{derive, master, update};
 use super::secrets::{Bytes, LogLabel, Secrets};
 use super::suite::{Hash, Suite};
@@ -60,6 +61,7 @@ pub(super) enum Keys {
         client_random: [u8; 32],
         server_random: [u8; 32],
         encrypt_then_mac: bool,
+        /// Once it was seen.
         master: Option<Bytes>,
     },
     Tls13(Box<Schedule>),
@@ -89,6 +91,43 @@ impl Keys {
             master: None,
             application: Pair::default(),
         }))
+    }
+
+    /// As an earlier agent has kept them.
+    pub(super) fn of_kept(kept: &Kept) -> Keys {
+        let suite = kept.suite;
+        match kept.keys.clone() {
+            KeptKeys::Tls12 { master, client_random, server_random, encrypt_then_mac } => {
+                Keys::Tls12 { suite, client_random, server_random, encrypt_then_mac, master: Some(master) }
+            }
+            KeptKeys::Tls13 { client, server } => Keys::Tls13(Box::new(Schedule {
+                suite,
+                client_random: [0; 32],
+                early: Vec::new(),
+                transcript: None,
+                hellos: Vec::new(),
+                finished: None,
+                early_data: None,
+                handshake: Pair::default(),
+                master: None,
+                application: Pair { client: Some(client), server: Some(server) },
+            })),
+        }
+    }
+
+    /// What opens all that both sides will say, once that is known.
+    pub(super) fn keep(&self) -> Option<(Suite, KeptKeys)> {
+        match self {
+            Keys::Tls12 { suite, client_random, server_random, encrypt_then_mac, master } => {
+                let (client_random, server_random) = (*client_random, *server_random);
+                let (master, encrypt_then_mac) = (master.clone()?, *encrypt_then_mac);
+                Some((*suite, KeptKeys::Tls12 { master, client_random, server_random, encrypt_then_mac }))
+            }
+            Keys::Tls13(schedule) => {
+                let Pair { client, server } = &schedule.application;
+                Some((schedule.suite, KeptKeys::Tls13 { client: client.clone()?, server: server.clone()? }))
+            }
+        }
     }
 
     /// What the next records of a side are opened with; none while the secret was not seen.

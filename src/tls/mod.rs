@@ -12,11 +12,13 @@
 //!                         secrets (the store) ──▶│ schedule: secrets to keys
 //!                                                │ cipher: keys to plaintext
 //!                                                └ resync: the next record after a gap
+//!                                                  kept: what the next agent needs to go on
 //! ```
 #![forbid(unsafe_code)]
 
 mod cipher;
 mod handshake;
+mod kept;
 pub mod keylog;
 mod keys;
 mod libraries;
@@ -27,9 +29,10 @@ mod secrets;
 mod session;
 mod suite;
 
+pub use kept::{KEPT, Kept};
 pub use keys::Epoch;
 pub use libraries::{Libraries, Library};
-pub use record::looks_like_client;
+pub use record::{looks_like_client, sealed_record};
 pub use secrets::{LogLabel, Secret, Secrets};
 pub use session::{Info, Session, State, Uncovered};
 

@@ -34,6 +34,13 @@ pub fn looks_like_client(bytes: &[u8]) -> Option<bool> {
     }
 }
 
+/// Bytes of the sealed record that may begin so, its head included; none where none can.
+pub fn sealed_record(head: &[u8; HEAD]) -> Option<u32> {
+    let head = Head(*head);
+    let is_like = head.is_possible() && (CHANGE_CIPHER_SPEC..=DATA).contains(&head.kind()) && head.len() > 0;
+    is_like.then_some((HEAD + head.len()) as u32)
+}
+
 /// The head of a record.
 ///
 /// ```text
@@ -137,9 +144,14 @@ impl Framer {
 
     /// Forgets what it has of a record; returns how many bytes these are.
     pub(super) fn clear(&mut self) -> u64 {
-        let had = self.have + self.body.len();
+        let had = self.taken();
         (self.have, self.body) = (0, Vec::new());
         had as u64
+    }
+
+    /// Bytes it has of a record.
+    pub(super) fn taken(&self) -> usize {
+        self.have + self.body.len()
     }
 
     pub(super) fn held(&self) -> usize {

@@ -15,6 +15,8 @@ const SCAN_MOST: usize = 3 * (HEAD + BODY_MOST);
 /// Bytes that may be tried to be opened from the start, and at most.
 const TRIALS_FIRST: u64 = 4 << 20;
 const TRIALS_MOST: u64 = 16 << 20;
+/// Bytes that may be tried from the start where an earlier agent kept the connection: 65,536 records of 1 KiB.
+const TRIALS_KEPT: u64 = 64 << 20;
 /// Bytes that may be tried for each that was carried.
 const TRIALS_EARNED: u64 = 4;
 /// What a trial costs beside the bytes.
@@ -31,8 +33,14 @@ impl Default for Trials {
 }
 
 impl Trials {
+    /// Of a connection whose records went by while no agent ran.
+    pub(super) fn of_kept() -> Trials {
+        Trials(TRIALS_KEPT)
+    }
+
     pub(super) fn earn(&mut self, bytes: usize) {
-        self.0 = (self.0 + TRIALS_EARNED * bytes as u64).min(TRIALS_MOST);
+        let earned = (self.0 + TRIALS_EARNED * bytes as u64).min(TRIALS_MOST);
+        self.0 = self.0.max(earned);
     }
 
     fn spend(&mut self, bytes: usize) -> Option<()> {
@@ -49,6 +57,8 @@ pub(super) struct Gap {
     pub(super) time: u64,
     pub(super) why: Why,
     pub(super) bytes: Vec<u8>,
+    /// Where in `bytes` calls began.
+    pub(super) calls: Vec<usize>,
     /// There is no record before this place in `bytes`.
     pub(super) at: usize,
     /// The time of the last piece.
@@ -57,18 +67,29 @@ pub(super) struct Gap {
 
 impl Gap {
     pub(super) fn new(lost: u64, time: u64, why: Why) -> Gap {
-        Gap { lost, time, why, bytes: Vec::new(), at: 0, last: time }
+        Gap { lost, time, why, bytes: Vec::new(), calls: Vec::new(), at: 0, last: time }
     }
 
-    pub(super) fn add(&mut self, data: &[u8], time: u64) {
+    pub(super) fn add(&mut self, data: &[u8], (time, call_start): (u64, bool)) {
+        if call_start {
+            self.calls.push(self.bytes.len());
+        }
         self.bytes.extend_from_slice(data);
         self.last = time;
+    }
+
+    pub(super) fn is_call_start(&self, at: usize) -> bool {
+        self.calls.contains(&at)
     }
 
     /// There is another gap behind it.
     pub(super) fn widen(&mut self, len: u64) {
         self.lost += self.bytes.len() as u64 + len;
-        (self.bytes, self.at) = (Vec::new(), 0);
+        (self.bytes, self.calls, self.at) = Default::default();
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.bytes.capacity() + self.calls.capacity() * size_of::<usize>()
     }
 
     /// All that is not opened of it.

@@ -9,6 +9,7 @@ use std::fmt;
 
 use super::cipher::{Opened, Opener};
 use super::handshake::{self, Message, Messages};
+use super::kept::{Kept, Place};
 use super::keys::{Epoch, Hellos, Keys};
 use super::record::{ALERT, CHANGE_CIPHER_SPEC, DATA, Framer, HANDSHAKE, Queue, Record};
 use super::resync::{Found, Gap, Trials};
@@ -55,6 +56,8 @@ pub enum Uncovered {
     Cipher,
     /// New keys were agreed on under the old ones (TLS 1.2).
     Renegotiated,
+    /// Its handshake was before the agent looked.
+    Older,
 }
 
 impl fmt::Display for Uncovered {
@@ -65,6 +68,7 @@ impl fmt::Display for Uncovered {
             Uncovered::Version => "version",
             Uncovered::Cipher => "cipher",
             Uncovered::Renegotiated => "renegotiated",
+            Uncovered::Older => "older",
         })
     }
 }
@@ -116,6 +120,8 @@ pub(super) struct Half {
     queue: Queue,
     wait: Option<Wait>,
     pub(super) gap: Option<Gap>,
+    /// What is missing up to its first record is not told of: nobody has seen it begin.
+    is_joining: bool,
     /// Nothing in it can be opened any more.
     is_lost: bool,
     /// Its end was told of.
@@ -133,6 +139,7 @@ impl Half {
             queue: Queue::default(),
             wait: None,
             gap: None,
+            is_joining: false,
             is_lost: false,
             has_ended: false,
         }
@@ -174,6 +181,8 @@ pub struct Session {
     /// What the other direction may wait for has come.
     has_news: bool,
     pub(super) trials: Trials,
+    /// An earlier agent has seen the handshake.
+    is_kept: bool,
 }
 
 impl Default for Session {
@@ -195,7 +204,41 @@ impl Session {
             keys: None,
             has_news: false,
             trials: Trials::default(),
+            is_kept: false,
         }
+    }
+
+    /// Of a connection whose handshake was not seen.
+    pub fn older() -> Session {
+        Session { state: State::Uncovered(Uncovered::Older), ..Session::new() }
+    }
+
+    /// Of a connection that an earlier agent has kept. What a side has sent since then is to come first, as unseen.
+    pub fn of_kept(kept: &Kept, secrets: &Secrets) -> Session {
+        let mut keys = Keys::of_kept(kept);
+        let mut half = |side: Side| {
+            let mut opener = keys.opener(side, Epoch::Application, secrets);
+            opener.iter_mut().for_each(|opener| opener.sequence = kept.place(side).sequence);
+            let phase = Phase::Sealed(Epoch::Application);
+            Half { phase, opener: opener.map(Box::new), is_joining: true, ..Half::new() }
+        };
+        let (client, server) = (half(Side::Client), half(Side::Server));
+        let (info, trials) = (kept.info(), Trials::of_kept());
+        Session { client, server, info, keys: Some(keys), trials, is_kept: true, ..Session::new() }
+    }
+
+    /// What the next agent needs to go on, if both directions are at a place from which that can be done. `stands`: the
+    /// position, as the kernel numbers bytes, behind all that was taken of a side.
+    pub fn keep(&self, stands: impl Fn(Side) -> Option<u32>) -> Option<Kept> {
+        let place = |side: Side, half: &Half| {
+            let sequence = half.opener.as_ref().map_or(0, |opener| opener.sequence);
+            let position = stands(side)?.wrapping_sub(half.framer.taken() as u32);
+            half.is_quiet().then_some(Place { sequence, position })
+        };
+        let (client, server) = (place(Side::Client, &self.client)?, place(Side::Server, &self.server)?);
+        let (suite, keys) = self.keys.as_ref()?.keep()?;
+        let (sni, alpn) = (self.info.sni.clone(), self.info.alpn.clone());
+        Some(Kept { suite, keys, client, server, sni, alpn })
     }
 
     /// Takes a piece of what one side sent, in order; plaintext comes out through `out`, in order per side. Bytes whose
@@ -315,7 +358,7 @@ impl Session {
             Piece::Bytes { data, time, call_start } => {
                 self.trials.earn(data.len());
                 if let Some(gap) = &mut self.half(side).gap {
-                    gap.add(data, time);
+                    gap.add(data, (time, call_start));
                     return self.search(side, io);
                 }
                 self.bytes(side, data, (time, call_start), io);
@@ -588,7 +631,7 @@ impl Session {
         let mut scratch = Scratch::take();
         if let Some((kind, range)) = scratch.open(opener, opener.sequence, &record) {
             opener.sequence += 1;
-            half.skips = false;
+            (half.skips, half.is_joining) = (false, false);
             self.opened(side, (kind, &scratch.bytes[range]), &record, io);
             return Flow::On;
         }
@@ -693,7 +736,8 @@ impl Session {
                 if let Some(keys) = self.keys.as_mut().filter(|_| is_updated) {
                     keys.update(side);
                 }
-                if unseen > 0 {
+                let is_joining = std::mem::take(&mut self.half(side).is_joining);
+                if unseen > 0 && !is_joining {
                     (io.out)(side, Piece::Unseen { len: unseen, time, why });
                 }
                 let half = self.half(side);
@@ -703,7 +747,7 @@ impl Session {
                 if side == Side::Server {
                     self.has_news = true;
                 }
-                self.bytes(side, &gap.bytes[at..], (gap.last, false), io);
+                self.bytes(side, &gap.bytes[at..], (gap.last, gap.is_call_start(at)), io);
             }
             Found::Nothing { at } => self.half(side).gap = Some(Gap { at, ..gap }),
             Found::Secret { at } => {
@@ -782,7 +826,12 @@ impl Session {
 
     /// Nothing more is opened. What is held is forgotten, secrets and all.
     fn close(&mut self, state: State) {
-        self.state = state;
+        let is_opened = self.state != State::Handshake;
+        self.state = match state {
+            // Too much went by since it was kept, or it is another connection.
+            State::Lost | State::Uncovered(_) if self.is_kept && !is_opened => State::Uncovered(Uncovered::Older),
+            state => state,
+        };
         (self.keys, self.hello, self.hellos) = Default::default();
         self.client.forget();
         self.server.forget();
@@ -791,6 +840,15 @@ impl Session {
 }
 
 impl Half {
+    /// Between two records of data, with nothing missing or held.
+    fn is_quiet(&self) -> bool {
+        self.phase == Phase::Sealed(Epoch::Application)
+            && self.gap.is_none()
+            && self.wait.is_none()
+            && self.queue.is_empty()
+            && !(self.skips || self.is_lost || self.has_ended)
+    }
+
     /// Drops what it has but its queue, in which there may be an end.
     fn forget(&mut self) {
         (self.opener, self.messages, self.framer, self.wait, self.gap) = Default::default();
@@ -798,7 +856,7 @@ impl Half {
 
     fn held(&self) -> usize {
         let opener = if self.opener.is_some() { size_of::<Opener>() } else { 0 };
-        let gap = self.gap.as_ref().map_or(0, |gap| gap.bytes.capacity());
+        let gap = self.gap.as_ref().map_or(0, Gap::held);
         opener + gap + self.queue.held() + self.framer.held() + self.messages.held()
     }
 }

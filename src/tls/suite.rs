@@ -108,6 +108,12 @@ impl Suite {
         Some(Suite { name, seal, hash })
     }
 
+    /// Its number with IANA.
+    pub(super) fn number(self) -> u16 {
+        let found = SUITES.iter().find(|(_, name, _)| *name == self.name);
+        found.map(|(number, ..)| *number).expect("each suite is made from the table")
+    }
+
     /// Whether it is one of TLS 1.3's, which are no others' (RFC 8446 appendix B.4).
     pub(super) fn is_of_13(number: u16) -> bool {
         number >> 8 == 0x13

@@ -1,6 +1,7 @@
 //! Whole connections: between two ends of rustls, and as OpenSSL was recorded.
 
 mod gaps;
+mod kept;
 pub(crate) mod pair;
 mod recorded;
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use types::{
     close_event, connection, connection_flag, data_event, dns_event, end_event, event_head, event_kind, open_event,
-    owner, process_event, secret_event, secret_label,
+    owner, process_event, secret_event, secret_label, tls_library,
 };
 
 /// An event's head as the kernel lays it out, the rest zeros.

@@ -8,19 +8,23 @@ https://example.test at PORT of this machine.
     mac-then-encrypt  TLS 1.2 with CBC, the MAC within
     churn             each on a connection of its own, ended in four ways
     unmatched         COUNT handshakes within this process, on no socket, then one request
+    steady            COUNT connections, of TLS 1.2 and 1.3 in turn, that ask again and again until SIGTERM
 
-Writes a JSON line for each: id, path, status, size and SHA-256 of the body, source port, whether resumed.
+Writes a JSON line for each: id, path, status, size and SHA-256 of the body, source port, whether resumed, and when it began
+(milliseconds since the Unix epoch).
 """
 
 import asyncio
 import hashlib
 import http.client
 import json
+import signal
 import socket
 import ssl
 import struct
 import sys
 import threading
+import time
 
 NAME = "example.test"
 NO_ENCRYPT_THEN_MAC = 1 << 19  # SSL_OP_NO_ENCRYPT_THEN_MAC
@@ -34,11 +38,11 @@ def context(version=None):
     return made
 
 
-def tell(number, path, status, body, local, resumed=False):
+def tell(number, path, status, body, local, resumed=False, began=0.0):
     # In one piece: there are threads.
     sys.stdout.write(json.dumps({
         "id": f"{prefix}-{number}", "path": path, "status": status, "size": len(body),
-        "sha256": hashlib.sha256(body).hexdigest(), "port": local[1], "resumed": resumed,
+        "sha256": hashlib.sha256(body).hexdigest(), "port": local[1], "resumed": resumed, "began": began,
     }) + "\n")  # fmt: skip
 
 
@@ -49,7 +53,7 @@ def request(number, *headers):
     method, path = "GET", f"/bytes/{size}"
     if number % 3 == 2:
         # Many of them in short.
-        times = number % 40 if mode == "churn" else size
+        times = number % 40 if mode in ("churn", "steady") else size
         method, path, body = "POST", "/mirror", bytes(range(256)) * times
         lines.append(f"Content-Length: {len(body)}")
     return path, "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode() + body
@@ -65,11 +69,12 @@ class Peer:
 
     def ask(self, number, *headers):
         path, data = request(number, *headers)
+        began = time.time() * 1000
         self.socket.sendall(data)
         response = http.client.HTTPResponse(self.socket)
         response.begin()
         body = response.read()
-        tell(number, path, response.status, body, self.local, self.socket.session_reused)
+        tell(number, path, response.status, body, self.local, self.socket.session_reused, began)
 
 
 def one_after_the_other(first, step):
@@ -147,6 +152,30 @@ def unmatched():
     Peer(client).ask(0)
 
 
+def steady():
+    is_over = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: is_over.set())
+    versions = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+    peers = [Peer(context(versions[number % 2])) for number in range(count)]
+
+    def ask(first):
+        number = first
+        while not is_over.is_set():
+            peers[first].ask(number)
+            number += count
+            sys.stdout.flush()
+            time.sleep(0.02)
+        peers[first].socket.unwrap()
+
+    threads = [threading.Thread(target=ask, args=(first,)) for first in range(count)]
+    for thread in threads:
+        thread.start()
+    # Signals are for the first thread.
+    is_over.wait()
+    for thread in threads:
+        thread.join()
+
+
 if mode == "ssl":
     one_after_the_other(0, 1)
 elif mode == "asyncio":
@@ -170,5 +199,7 @@ elif mode == "mac-then-encrypt":
         peer.ask(number)
 elif mode == "churn":
     churn()
+elif mode == "steady":
+    steady()
 else:
     unmatched()

@@ -1,0 +1,73 @@
+//! Connections from before the agent that are within TLS: counted and told of, and nothing made of them.
+
+use super::*;
+use crate::tls::Uncovered;
+
+fn older() -> Bench {
+    let mut bench = Bench::new();
+    let info = SocketInfo { base: None, opened: None, ..info(Role::Server) };
+    bench.event(Event::Open(Box::new(Opened { time: 10, info })));
+    bench
+}
+
+/// A record with so many bytes that nobody can make anything of.
+fn record(len: u8) -> Vec<u8> {
+    let sealed = (0..len).map(|number| number.wrapping_mul(0x9D) ^ 0xA5);
+    [23, 3, 3, 0, len].into_iter().chain(sealed).collect()
+}
+
+fn uncovered(bench: &Bench) -> Option<Uncovered> {
+    bench.events.last().unwrap().connection.tls.as_ref().and_then(|tls| tls.uncovered)
+}
+
+#[test]
+fn records_of_tls_are_told_of_once() {
+    let mut bench = older();
+    bench.received(0, &record(90)[..5], 11);
+    bench.received(5, &record(90)[5..], 12);
+    bench.sent(0, &record(200), 13);
+    bench.settle(20);
+    assert_eq!(bench.control.orders.lock().unwrap().last().unwrap().verdict, Verdict::Drop);
+    bench.received(95, &record(90), 21);
+    bench.close(205, 190, 30);
+    bench.assert_empty();
+    assert_eq!((bench.exchanges.len(), bench.events.len(), bench.stats.uncovered.total()), (0, 1, 1));
+    assert_eq!(uncovered(&bench), Some(Uncovered::Older));
+}
+
+#[test]
+fn a_single_record_proves_nothing() {
+    let mut bench = older();
+    bench.received(0, &record(90), 11);
+    bench.settle(20);
+    bench.close(0, 95, 30);
+    assert_eq!((uncovered(&bench), bench.stats.uncovered.total()), (None, 0));
+}
+
+#[test]
+fn where_http_was_found_records_are_what_it_carries() {
+    let mut bench = older();
+    let records = [record(80), record(90)].concat();
+    let head = format!("POST /0 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", records.len());
+    bench.received(0, head.as_bytes(), 11);
+    bench.settle(12);
+    bench.received(head.len() as u32, &records, 13);
+    bench.sent(0, OK, 14);
+    bench.settle(20);
+    bench.close(OK.len() as u32, (head.len() + records.len()) as u32, 30);
+    assert_eq!((bench.exchanges.len(), uncovered(&bench)), (1, None));
+    assert_eq!(bench.exchanges[0].request.as_ref().unwrap().body.kept, records);
+}
+
+/// It was opened before the agent looked at calls, and after it looked at openings.
+#[test]
+fn a_handshake_that_was_missed_at_the_start_is_told_of() {
+    let mut bench = Bench::new();
+    bench.open(10);
+    bench.received(700, &[record(40), record(60)].concat(), 11);
+    bench.settle(20);
+    bench.received(811, &[record(40), record(60)].concat(), 21);
+    bench.settle(30);
+    bench.close(0, 921, 40);
+    assert_eq!((bench.exchanges.len(), uncovered(&bench)), (0, Some(Uncovered::Older)));
+}
