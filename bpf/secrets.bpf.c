@@ -359,13 +359,13 @@ static __always_inline bool on_go_key_log(struct pt_regs *ctx, struct found *fou
 }
 
 /* Each in two forms: where programs at user functions may sleep (Linux 6.0), the second one is loaded. */
-#define SECRET_PROGRAMS(name, library)                                                                                    \
+#define SECRET_PROGRAMS(name, library)                                                                           \
 	static __always_inline int run_##name(struct pt_regs *ctx, bool may_sleep)                               \
 	{                                                                                                        \
 		struct found found = {};                                                                         \
                                                                                                                  \
 		if (!settings.empty && !is_process_left_out(current_pid()) && on_##name(ctx, &found, may_sleep)) \
-			send_secret(&found, library, may_sleep);                                                          \
+			send_secret(&found, library, may_sleep);                                                 \
 		return 0;                                                                                        \
 	}                                                                                                        \
 	SEC("uprobe")                                                                                            \

@@ -79,13 +79,17 @@ def _state(world: World) -> dict[str, int]:
     agent = world.agent.child
     state = {"resident bytes": agent.resident(), "descriptors": agent.descriptors()}
     for info in Path(f"/proc/{agent.pid}/fdinfo").iterdir():
-        found = re.search(r"^map_id:\s*(\d+)$", info.read_text(), re.MULTILINE)
+        try:
+            found = re.search(r"^map_id:\s*(\d+)$", info.read_text(), re.MULTILINE)
+        except FileNotFoundError:
+            # It looks into a file of a process now and then.
+            continue
         if found is None:
             continue
         shown = _bpftool("show", found.group(1))
         if shown.get("name") == "connections":
             # One that goes while they are listed has no value.
-            entries = [entry["formatted"]["value"] for entry in _bpftool("dump", found.group(1)) if "formatted" in entry]
+            entries = [one["formatted"]["value"] for one in _bpftool("dump", found.group(1)) if "formatted" in one]
             # Others on this machine have connections, too.
             state["map connections"] = sum(entry["pid"] in world.watched for entry in entries)
     if not any(name.startswith("map ") for name in state):
