@@ -251,7 +251,7 @@ fn outcome(output: &Output) -> (Option<i32>, String) {
 
 /// How often; more by hand.
 fn reloads() -> usize {
-    std::env::var("RELOADS").ok().and_then(|number| number.parse().ok()).unwrap_or(20)
+    std::env::var("RELOADS").ok().and_then(|number| number.parse().ok()).unwrap_or(100)
 }
 
 fn reloads_under_traffic_lose_nothing_and_leave_nothing_behind(path: CapturePath) {
