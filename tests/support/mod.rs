@@ -17,6 +17,7 @@ pub mod payload;
 pub mod program;
 pub mod relay;
 pub mod scene;
+pub mod sides;
 pub mod sidetap;
 pub mod socket;
 pub mod tls;
