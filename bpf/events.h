@@ -37,7 +37,7 @@ enum data_flag {
 
 /* flags of a connection */
 enum connection_flag {
-	CONNECTION_OLDER = 1, /* was open before we looked: its first bytes were not seen */
+	CONNECTION_OLDER = 1, /* was in use before we looked: its first bytes were not seen */
 	CONNECTION_LOOPBACK = 2,
 	CONNECTION_COUNTED = 4,   /* no sequence numbers of the kernel's: positions are counted by us */
 	CONNECTION_ANNOUNCED = 8, /* user space was told */
@@ -46,6 +46,7 @@ enum connection_flag {
 	CONNECTION_CLOSED = 64,   /* both of `final` are set */
 	CONNECTION_LOST = 128,    /* `lost` is set */
 	CONNECTION_OURS = 256,    /* at the other end are we ourselves */
+	CONNECTION_MET = 512,     /* a call of it was to be captured */
 };
 
 /* what user space says of a connection, in struct order */

@@ -104,9 +104,23 @@ static __always_inline struct connection *connection_of(const struct sock *sk)
 }
 
 /*
- * The connection of a call, if it is to be captured, and user space told of it. NULL for others.
+ * At a connection's first call that is to be captured, of `moved` bytes: whether there were calls before it, which went
+ * by while the programs were being attached, or while filters left out the process.
  */
-static __always_inline struct connection *tapped_connection(const struct sock *sk, __u32 pid)
+static __always_inline bool was_in_use(const struct connection *c, const struct sock *sk, __u8 direction, __u32 moved)
+{
+	if (c->flags & (CONNECTION_OLDER | CONNECTION_COUNTED))
+		return false;
+	return position_of(sk, SENT) - (direction == SENT ? moved : 0) != c->base[SENT] ||
+	       position_of(sk, RECEIVED) - (direction == RECEIVED ? moved : 0) != c->base[RECEIVED];
+}
+
+/*
+ * The connection of a call that moved so many bytes, if it is to be captured, and user space told of it. NULL for
+ * others.
+ */
+static __always_inline struct connection *tapped_connection(const struct sock *sk, __u32 pid, __u8 direction,
+                                                            __u32 moved)
 {
 	struct connection *c;
 
@@ -122,6 +136,11 @@ static __always_inline struct connection *tapped_connection(const struct sock *s
 	if (is_left_out(c)) {
 		count(COUNT_LEFT_OUT);
 		return NULL;
+	}
+	if (!(c->flags & CONNECTION_MET)) {
+		if (was_in_use(c, sk, direction, moved))
+			c->flags |= CONNECTION_OLDER;
+		c->flags |= CONNECTION_MET;
 	}
 	if (!(c->flags & CONNECTION_ANNOUNCED))
 		announce(c, sk, pid);

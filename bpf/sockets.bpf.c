@@ -16,7 +16,7 @@ static __always_inline void on_length(struct sock *sk, __s32 moved, int flags, _
 	if (direction == RECEIVED && flags & MSG_NO_CONSUMPTION)
 		return;
 	call.pid = current_pid();
-	call.connection = tapped_connection(sk, call.pid);
+	call.connection = tapped_connection(sk, call.pid, direction, moved);
 	task = bpf_get_current_task_btf();
 	if (!call.connection) {
 		if (has_syscall(task) && !(direction == RECEIVED && flags & MSG_TRUNC))
@@ -83,7 +83,7 @@ static __always_inline void on_spliced(struct sock *sk)
 	if (syscall_number((struct pt_regs *)bpf_task_pt_regs(task)) != NR_splice)
 		return;
 	call.pid = current_pid();
-	call.connection = tapped_connection(sk, call.pid);
+	call.connection = tapped_connection(sk, call.pid, RECEIVED, 0);
 	if (!call.connection)
 		return;
 	call.direction = RECEIVED;

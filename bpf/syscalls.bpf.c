@@ -21,7 +21,7 @@ static __always_inline void on_moved(struct pt_regs *regs, __u32 fd, __s64 moved
 	sk = sock_of_fd(task, fd);
 	if (!sk)
 		return;
-	call.connection = tapped_connection(sk, call.pid);
+	call.connection = tapped_connection(sk, call.pid, direction, moved);
 	if (!call.connection) {
 		if (in_reach)
 			on_datagram(sk, call.pid, regs, moved, direction);

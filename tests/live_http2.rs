@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::collections::HashMap;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +13,7 @@ use support::haproxy::{self, Haproxy};
 use support::nginx::{self, Accessed, Nginx};
 use support::payload::bytes;
 use support::program::{Program, listens};
+use support::sides::{Recorded, assert_all, is_as_logged, recorded, recorded_each};
 use support::sidetap::{CapturePath, Sidetap, tap};
 use support::{PYTHON, Scratch, data, free_port, on_each_path, script, until};
 
@@ -53,52 +53,18 @@ fn proxies(front: u16, server: u16, in_http2: [bool; 2]) -> String {
     )
 }
 
-/// What was recorded of each request id, by direction.
-#[derive(Default)]
-struct Sides {
-    ingress: Vec<Transaction>,
-    egress: Vec<Transaction>,
-}
-
-/// All that the agent wrote of this process.
-fn recorded(sidetap: Sidetap, pid: u32) -> HashMap<String, Sides> {
-    let pid = pid.to_string();
-    let mut recorded: HashMap<String, Sides> = HashMap::new();
-    let counters = sidetap.stop_each(|line| {
-        let transaction = Transaction(serde_json::from_str(line).expect("stdout is JSON lines"));
-        if transaction.0["type"] != "http_transaction" || transaction.pid() != pid {
-            return;
-        }
-        let id = transaction.header("response", "x-request-id").or(transaction.header("request", "x-request-id"));
-        let sides = recorded.entry(id.unwrap_or_default().to_owned()).or_default();
-        let side = if transaction.is_ingress() { &mut sides.ingress } else { &mut sides.egress };
-        side.push(transaction);
-    });
-    assert_eq!(counters.get("lost"), Some(&0), "counters at the end: {counters:?}");
-    recorded
-}
-
 /// What is wrong with the record of a request; none where it is whole and is what was logged.
 fn wrong(transactions: &[Transaction], logged: &Accessed, protocol: &str) -> Option<String> {
     let [transaction] = transactions else { return Some(format!("recorded {} times", transactions.len())) };
-    let expected = match logged.path.strip_prefix("/none/") {
-        Some(_) => (404, format!("no {}\n", logged.path)),
-        None => (200, format!("hello from nginx to {}\n", logged.path)),
-    };
-    let body = transaction.body("response").unwrap_or_default();
     let stream = transaction.0.pointer("/request/stream_id").and_then(serde_json::Value::as_u64);
-    let is_right = transaction.incomplete().is_empty()
-        && transaction.path() == logged.path
-        && transaction.method() == logged.method
-        && (transaction.status(), String::from_utf8_lossy(&body).into_owned()) == expected
-        && transaction.status() == u64::from(logged.status)
+    let is_right = is_as_logged(transaction, logged)
         && transaction.0.pointer("/request/protocol").is_some_and(|name| name == protocol)
         && stream.is_some_and(|id| id % 2 == 1) == (protocol == "http2");
     (!is_right).then(|| format!("{:#}", transaction.0))
 }
 
 /// Compares with nginx's log, line by line.
-fn check(mut recorded: HashMap<String, Sides>, served: &[Accessed], [ingress, egress]: [Option<&str>; 2]) {
+fn check(mut recorded: Recorded, served: &[Accessed], [ingress, egress]: [Option<&str>; 2]) {
     let mut problems = Vec::new();
     for line in served {
         let sides = recorded.remove(&line.id).unwrap_or_default();
@@ -110,16 +76,7 @@ fn check(mut recorded: HashMap<String, Sides>, served: &[Accessed], [ingress, eg
             problems.extend(problem.map(|problem| format!("{line:?}: {problem}")));
         }
     }
-    println!("{} requests, {} problems", served.len(), problems.len());
-    assert!(
-        problems.is_empty(),
-        "{} problems with {} requests, the first: {}",
-        problems.len(),
-        served.len(),
-        problems[0]
-    );
-    let unknown: Vec<_> = recorded.keys().take(5).collect();
-    assert!(recorded.is_empty(), "{} ids were recorded that nginx did not log: {unknown:?}", recorded.len());
+    assert_all(served, &problems, &recorded);
 }
 
 fn each_request_to_a_server_is_recorded_once(path: CapturePath) {
@@ -231,15 +188,9 @@ fn joined_midway_what_starts_afterwards_is_recorded(path: CapturePath) {
     let began = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_secs_f64();
     client.wait_exit(Duration::from_secs(60));
     let served = nginx.wait_log(load.requests);
-    let pid = haproxy.pid().to_string();
-    let mut recorded: HashMap<String, Sides> = HashMap::new();
     let (mut fields, mut unknown, mut problems) = (0, 0, Vec::new());
-    sidetap.stop_each(|line| {
-        let transaction = Transaction(serde_json::from_str(line).expect("stdout is JSON lines"));
-        if transaction.0["type"] != "http_transaction" || transaction.pid() != pid {
-            return;
-        }
-        for (name, value) in headers(&transaction) {
+    let recorded = recorded_each(sidetap, haproxy.pid(), |transaction| {
+        for (name, value) in headers(transaction) {
             fields += 1;
             match (name.as_str(), value.as_str()) {
                 ("<unknown>", "<unknown>") => unknown += 1,
@@ -247,10 +198,6 @@ fn joined_midway_what_starts_afterwards_is_recorded(path: CapturePath) {
                 _ => problems.push(format!("{name}: {value}")),
             }
         }
-        let id = transaction.header("response", "x-request-id").or(transaction.header("request", "x-request-id"));
-        let sides = recorded.entry(id.unwrap_or_default().to_owned()).or_default();
-        let side = if transaction.is_ingress() { &mut sides.ingress } else { &mut sides.egress };
-        side.push(transaction);
     });
     let after: Vec<&Accessed> = served.iter().filter(|line| line.ended - line.seconds > began + 0.01).collect();
     assert!(after.len() > 2000, "the load ended too early: {} requests after the start", after.len());

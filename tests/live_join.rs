@@ -1,6 +1,8 @@
-//! Joining midway: connections that are older than the agent.
+//! Joining midway: connections that are older than the agent, or that it did not watch from the first byte on.
 
 mod support;
+
+use std::fs;
 
 use support::backend::Backend;
 use support::captured::Captured;
@@ -14,6 +16,7 @@ use support::{free_port, on_each_path};
 on_each_path!(
     connections_from_before_the_start_are_recorded,
     a_restarted_agent_goes_on,
+    connections_of_a_process_that_was_left_out_are_recorded_from_then_on,
     a_request_half_sent_at_the_start_does_not_spoil_the_next,
     a_response_half_sent_at_the_start_does_not_spoil_the_next,
 );
@@ -31,12 +34,19 @@ impl Running {
         let (backend, front) = (Backend::start(), free_port());
         // Each client keeps its own connection to the server, so the servers' side is as old as the clients'.
         let haproxy = Haproxy::with(&proxies(front, backend.port(), "    http-reuse never\n"));
-        let mut clients: Vec<Client> = (0..connections).map(|_| Client::tcp(front)).collect();
-        for (number, client) in clients.iter_mut().enumerate() {
+        let mut running = Running { clients: Vec::new(), haproxy, backend, front };
+        running.connect(connections);
+        running
+    }
+
+    /// Opens so many connections, on each of which there is something before the test looks.
+    fn connect(&mut self, connections: usize) {
+        for number in 0..connections {
+            let mut client = Client::tcp(self.front);
             client.get("/bytes/100", &format!("before-{number}"));
             client.ask(&Request::new("POST", "/echo", &format!("before-post-{number}")).body(bytes(10)));
+            self.clients.push(client);
         }
-        Running { clients, haproxy, backend, front }
     }
 
     /// Each connection asks three times.
@@ -98,6 +108,23 @@ fn a_restarted_agent_goes_on(path: CapturePath) {
         // Requests that no agent sees, so that the positions move on in between.
         running.clients[0].get("/bytes/70000", "unseen");
     }
+}
+
+/// What went by unwatched is no loss, and leaves no mark on what follows.
+fn connections_of_a_process_that_was_left_out_are_recorded_from_then_on(path: CapturePath) {
+    let mut running = Running::start(0);
+    let mut sidetap = Sidetap::start(&tap("/nobody", "level: full"), path).of(running.haproxy.pid());
+    running.connect(5);
+    fs::write(sidetap.config_file(), tap(haproxy::EXE, "level: full")).expect("the folder is ours");
+    sidetap.program().signal("HUP");
+    sidetap.wait_log("reloaded");
+    running.ask("after");
+    sidetap.wait_for(5 * 3 * 2);
+    let captured = sidetap.stop();
+    running.check("after", &captured);
+    let lossy: Vec<_> = captured.connections.iter().filter(|event| event.get("bytes_lost").is_some()).collect();
+    assert!(lossy.is_empty(), "{lossy:#?}");
+    assert!(!captured.connections.is_empty());
 }
 
 fn a_request_half_sent_at_the_start_does_not_spoil_the_next(path: CapturePath) {

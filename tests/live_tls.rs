@@ -19,6 +19,7 @@ use support::h2load::Load;
 use support::haproxy::{self, Haproxy};
 use support::nginx::{Accessed, Nginx};
 use support::payload::{assert_same, bytes};
+use support::sides::{Recorded, assert_all, is_as_logged, recorded};
 use support::sidetap::{CapturePath, Sidetap, tap};
 use support::tls::{Authority, FORMS, FRONT_HEADER, FRONT_WORDS, Key, NAME, SERVER_HEADER, Words};
 use support::{PYTHON, Scratch, data, free_port, on_each_path, script, until};
@@ -103,31 +104,6 @@ impl Scene {
     }
 }
 
-/// What was recorded of each request id, by direction.
-#[derive(Default)]
-struct Sides {
-    ingress: Vec<Transaction>,
-    egress: Vec<Transaction>,
-}
-
-/// All that the agent wrote of this process; nothing may have been lost.
-fn recorded(sidetap: Sidetap, pid: u32) -> HashMap<String, Sides> {
-    let pid = pid.to_string();
-    let mut recorded: HashMap<String, Sides> = HashMap::new();
-    let counters = sidetap.stop_each(|line| {
-        let transaction = Transaction(serde_json::from_str(line).expect("stdout is JSON lines"));
-        if transaction.0["type"] != "http_transaction" || transaction.pid() != pid {
-            return;
-        }
-        let id = transaction.header("response", "x-request-id").or(transaction.header("request", "x-request-id"));
-        let sides = recorded.entry(id.unwrap_or_default().to_owned()).or_default();
-        let side = if transaction.is_ingress() { &mut sides.ingress } else { &mut sides.egress };
-        side.push(transaction);
-    });
-    assert_eq!(counters.get("lost"), Some(&0), "counters at the end: {counters:?}");
-    recorded
-}
-
 /// What is wrong with one side of a request. `words`: the header that says what TLS was there; none where none was.
 fn wrong(
     transactions: &[Transaction],
@@ -136,10 +112,6 @@ fn wrong(
     words: Option<&str>,
 ) -> Option<String> {
     let [transaction] = transactions else { return Some(format!("recorded {} times", transactions.len())) };
-    let expected = match logged.path.strip_prefix("/none/") {
-        Some(_) => format!("no {}\n", logged.path),
-        None => format!("hello from nginx to {}\n", logged.path),
-    };
     let problem = match words {
         None => transaction.0.get("tls").map(|tls| format!("tls {tls} where there is none")),
         Some(header) => match Words::read(transaction, header) {
@@ -147,18 +119,13 @@ fn wrong(
             Some(words) => words.wrong(transaction),
         },
     };
-    let is_right = problem.is_none()
-        && transaction.incomplete().is_empty()
-        && transaction.path() == logged.path
-        && transaction.method() == logged.method
-        && transaction.status() == u64::from(logged.status)
-        && transaction.body("response").as_deref() == Some(expected.as_bytes())
-        && (client.is_none() || transaction.source() == client);
+    let is_right =
+        problem.is_none() && is_as_logged(transaction, logged) && (client.is_none() || transaction.source() == client);
     (!is_right).then(|| format!("{} from {client:?}: {:#}", problem.unwrap_or_default(), transaction.0))
 }
 
 /// Each request that nginx has logged is there once on each side, and nothing else is.
-fn check(mut recorded: HashMap<String, Sides>, scene: &Scene, made: usize) -> HashMap<String, Words> {
+fn check(mut recorded: Recorded, scene: &Scene, made: usize) -> HashMap<String, Words> {
     let served = scene.nginx.wait_log(made);
     assert_eq!(served.len(), made, "nginx has logged each once");
     // HAProxy drops a line now and then when its threads want to log at the same time.
@@ -181,10 +148,7 @@ fn check(mut recorded: HashMap<String, Sides>, scene: &Scene, made: usize) -> Ha
             }
         }
     }
-    println!("{made} requests, {} problems", problems.len());
-    assert!(problems.is_empty(), "{} problems with {made} requests, the first: {}", problems.len(), problems[0]);
-    let unknown: Vec<_> = recorded.keys().take(5).collect();
-    assert!(recorded.is_empty(), "{} ids were recorded that nginx did not log: {unknown:?}", recorded.len());
+    assert_all(&served, &problems, &recorded);
     spoken
 }
 

@@ -18,6 +18,7 @@ pub mod program;
 pub mod receiver;
 pub mod relay;
 pub mod scene;
+pub mod sides;
 pub mod sidetap;
 pub mod socket;
 pub mod tls;
