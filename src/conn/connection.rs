@@ -32,6 +32,10 @@ const IDENTIFIED_WITHIN: u64 = 200_000_000;
 /// After so long a call is told of while it is open, in ns.
 const LONG: u64 = 10_000_000_000;
 
+/// A stream of which nothing is heard for so long after a loss has most likely lost its end, in ns. Servers that take
+/// longer to answer are usually given up by what is in front of them.
+const SILENT_FOR: u64 = 60_000_000_000;
+
 /// Memory of a connection's event on its way out.
 pub(super) const EVENT_WEIGHT: usize = size_of::<Record>() + size_of::<ConnectionEvent>();
 
@@ -466,10 +470,12 @@ impl Conn {
         env.added(EVENT_WEIGHT);
     }
 
-    /// Tells of calls that have been open for so long.
+    /// Tells of calls that have been open for so long, and gives up those whose end must have been lost.
     pub(super) fn report_open(&mut self, now: u64, env: &mut Env) {
         if let (Some(known), Some(http)) = (&self.known, &mut self.http) {
+            let before = env.settled.saturating_sub(SILENT_FOR);
             let mut host = ConnHost { env, known, transactions: &mut self.transactions };
+            http.give_up(&mut host, &known.connection, before);
             http.report_open(&mut host, &known.connection, now.saturating_sub(LONG));
         }
     }

@@ -205,6 +205,13 @@ impl Http {
         }
     }
 
+    /// Hands out streams whose end was most likely lost: of which nothing was heard since bytes were lost before that time.
+    pub fn give_up(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, before: Nanos) {
+        if let Speaks::Two(http) = &mut self.speaks {
+            http.give_up(host, connection, before);
+        }
+    }
+
     /// Gives up the bodies kept so far; what they leave is marked. Answers how many bytes that frees.
     pub fn drop_bodies(&mut self) -> usize {
         match &mut self.speaks {

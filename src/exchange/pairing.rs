@@ -104,6 +104,16 @@ impl Open {
         self.request.is_some() && !self.missing.contains(&Missing::PairingUncertain)
     }
 
+    /// Whether the response's body is as long as its head, and what it answers, say (RFC 9113 section 8.1.1).
+    pub(super) fn has_whole_response(&self) -> bool {
+        let Some(response) = &self.response else { return false };
+        if self.asked() == Asked::Head || matches!(response.head.status(), 204 | 304) {
+            return true;
+        }
+        let length = response.head.header("content-length").and_then(|length| str::from_utf8(length).ok());
+        length.and_then(|length| length.parse().ok()) == Some(response.body.wire_bytes)
+    }
+
     pub(super) fn set_done(&mut self, side: Side) {
         match side {
             Side::Request => self.request_done = true,
