@@ -591,11 +591,14 @@ fn advance(host: &mut ConnHost, http: &mut Http, sources: &mut [impl Source; 2])
     http.settle(host, &known.connection, settled);
 }
 
-/// Feeds one item of one side; false where there is none, or the side has to wait for the other.
+/// Feeds one item of one side, or what it kept of others; false where there is none, or the side has to wait for the other.
 fn feed(host: &mut ConnHost, http: &mut Http, source: &mut impl Source, side: Side) -> bool {
     let connection = &host.known.connection;
     let settled = host.env.settled;
-    http.resume(host, connection, side, settled);
+    if http.resume(host, connection, side, settled) {
+        // The other side may have waited for this, with something older than this side's next item.
+        return true;
+    }
     let is_settled = source.front_time().is_some_and(|time| time <= settled);
     if !http.is_ready(side, is_settled) {
         return false;

@@ -67,6 +67,8 @@ pub(super) struct Open {
     pub(super) may_leave: bool,
     /// Requests may have gone by unseen before this one.
     pub(super) after_loss: bool,
+    /// Bytes of the response's body went by unseen.
+    pub(super) has_gap: bool,
 }
 
 impl Message {
@@ -160,6 +162,7 @@ impl Open {
 
     pub(super) fn count_unseen(&mut self, side: Side, bytes: u64, why: Why, time: Nanos) {
         let wanted = self.wanted;
+        self.has_gap |= side == Side::Response;
         let Some(message) = self.message(side) else { return };
         let body = &mut message.body;
         let was_wanted = body.kept.len() < wanted && body.kept.len() as u64 == body.wire_bytes;
