@@ -37,6 +37,10 @@ const LONG: u64 = 10_000_000_000;
 /// killed, costs that one trials.
 const KEEP_EVERY: u64 = 2_000_000_000;
 
+/// A stream of which nothing is heard for so long after a loss has most likely lost its end, in ns. Servers that take
+/// longer to answer are usually given up by what is in front of them.
+const SILENT_FOR: u64 = 60_000_000_000;
+
 /// Memory of a connection's event on its way out.
 pub(super) const EVENT_WEIGHT: usize = size_of::<Record>() + size_of::<ConnectionEvent>();
 
@@ -552,10 +556,12 @@ impl Conn {
         env.added(EVENT_WEIGHT);
     }
 
-    /// Tells of calls that have been open for so long.
+    /// Tells of calls that have been open for so long, and gives up those whose end must have been lost.
     pub(super) fn report_open(&mut self, now: u64, env: &mut Env) {
         if let (Some(known), Some(http)) = (&self.known, &mut self.http) {
+            let before = env.settled.saturating_sub(SILENT_FOR);
             let mut host = ConnHost { env, known, transactions: &mut self.transactions };
+            http.give_up(&mut host, &known.connection, before);
             http.report_open(&mut host, &known.connection, now.saturating_sub(LONG));
         }
     }
@@ -670,11 +676,14 @@ fn advance(host: &mut ConnHost, http: &mut Http, sources: &mut [impl Source; 2])
     http.settle(host, &known.connection, settled);
 }
 
-/// Feeds one item of one side; false where there is none, or the side has to wait for the other.
+/// Feeds one item of one side, or what it kept of others; false where there is none, or the side has to wait for the other.
 fn feed(host: &mut ConnHost, http: &mut Http, source: &mut impl Source, side: Side) -> bool {
     let connection = &host.known.connection;
     let settled = host.env.settled;
-    http.resume(host, connection, side, settled);
+    if http.resume(host, connection, side, settled) {
+        // The other side may have waited for this, with something older than this side's next item.
+        return true;
+    }
     let is_settled = source.front_time().is_some_and(|time| time <= settled);
     if !http.is_ready(side, is_settled) {
         return false;

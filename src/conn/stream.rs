@@ -218,9 +218,9 @@ impl Stream {
     /// The stream stood there at that time: what is missing up to there was lost.
     pub fn stands(&mut self, position: u32, time: u64) {
         let start = self.extend(position);
-        let is_known =
-            self.next.is_none_or(|next| next >= start) || self.pieces.back().is_some_and(|last| last.end() >= start);
-        if !is_known {
+        // Of a stream joined midway the first pieces may still wait for time.
+        let known = self.pieces.back().map(Piece::end).max(self.next);
+        if known.is_some_and(|known| known < start) {
             self.keep(Piece { start, len: 0, data: None, time, call_start: false, why: Why::Lost }, true);
         }
     }

@@ -1,6 +1,7 @@
 //! The table fed with events: whatever way they come in, what is handed out is what was said, or is marked.
 
 mod http2;
+mod joined;
 mod older;
 pub(crate) mod traffic;
 

@@ -154,12 +154,13 @@ impl Http {
         self.after_http1(host, connection);
     }
 
-    /// Goes on with what was kept, after the other side went on or time has settled what it waited for.
-    pub fn resume(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, settled: Nanos) {
-        if let Speaks::One(http) = &mut self.speaks {
-            http.resume(host, connection, side, settled);
-            self.after_http1(host, connection);
-        }
+    /// Goes on with what was kept, after the other side went on or time has settled what it waited for; answers whether it
+    /// did.
+    pub fn resume(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, settled: Nanos) -> bool {
+        let Speaks::One(http) = &mut self.speaks else { return false };
+        let went_on = http.resume(host, connection, side, settled);
+        self.after_http1(host, connection);
+        went_on
     }
 
     /// Bytes of this side went by unseen.
@@ -202,6 +203,13 @@ impl Http {
     pub fn report_open(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, before: Nanos) {
         if let Speaks::Two(http) = &mut self.speaks {
             http.report_open(host, connection, before);
+        }
+    }
+
+    /// Hands out streams whose end was most likely lost: of which nothing was heard since bytes were lost before that time.
+    pub fn give_up(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, before: Nanos) {
+        if let Speaks::Two(http) = &mut self.speaks {
+            http.give_up(host, connection, before);
         }
     }
 

@@ -199,13 +199,15 @@ impl Http1 {
         self.run_buffer(host, connection, side, old, settled);
     }
 
-    /// Goes on with what was kept, after the other side went on or time has settled what it waited for.
-    pub fn resume(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, settled: Nanos) {
+    /// Goes on with what was kept, after the other side went on or time has settled what it waited for; answers whether it
+    /// did.
+    pub fn resume(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, settled: Nanos) -> bool {
         let len = self.lane(side).buffer.len();
         let settled = self.lane(side).since <= settled;
         if len > 0 && self.is_ready(side, settled) {
             self.run_buffer(host, connection, side, len, settled);
         }
+        self.lane(side).buffer.len() < len
     }
 
     /// Bytes of this side went by unseen.
@@ -356,11 +358,12 @@ impl Http1 {
     }
 
     /// A response whose request was not seen, or is not known for sure, may answer HEAD: then its length is not that of a
-    /// body, and where the body would begin the next response does.
+    /// body, and where the body would begin the next response does. Where that was lost, another one shows it.
     fn was_answer_to_head(&self, data: &[u8]) -> bool {
         let Some(open) = self.unanswered().and_then(|at| self.open.get(at)) else { return false };
         let is_without_body = open.response.as_ref().is_some_and(|response| response.body.wire_bytes == 0);
-        self.response.in_message && !open.is_paired() && is_without_body && looks_like_response(data) == Looks::Yes
+        let is_doubtful = self.response.in_message && !open.is_paired() && (is_without_body || open.has_gap);
+        is_doubtful && looks_like_response(data) == Looks::Yes
     }
 
     fn run_buffer(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, old: usize, settled: bool) {

@@ -43,6 +43,9 @@ struct Stream {
     reported: u64,
     /// The block taken for the response's head had no status, so that another one may be it.
     is_unsure: bool,
+    /// Of the request and of the response: since when nothing was heard of it after bytes of its side were lost, its end
+    /// perhaps among them. A frame that comes behind them says that it was not.
+    silent: [Option<Nanos>; 2],
 }
 
 /// HTTP/2 on one connection.
@@ -253,6 +256,21 @@ impl Http2 {
         }
     }
 
+    /// Hands out the streams of whose responses nothing was heard since bytes were lost before that time: the end of them
+    /// was most likely among these.
+    pub fn give_up(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, before: Nanos) {
+        let is_silent = |stream: &Stream| {
+            stream.silent[Side::Response as usize].is_some_and(|since| since <= before) && stream.has_asked()
+        };
+        let silent = self.streams.iter().filter(|(_, stream)| is_silent(stream));
+        for id in silent.map(|(&id, _)| id).collect::<Vec<_>>() {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.take_as_ended();
+            }
+            self.finish(host, connection, id);
+        }
+    }
+
     /// Gives up the bodies kept so far; what they leave is marked. Answers how many bytes that frees.
     pub fn drop_bodies(&mut self) -> usize {
         self.streams.values_mut().map(|stream| stream.open.drop_bodies()).sum()
@@ -437,6 +455,7 @@ impl Http2 {
         if open.request.is_none() && open.response.is_none() {
             open.began = block.began;
         }
+        stream.silent[Side::Response as usize] = None;
         stream.is_unsure = may_be_trailers(&block.head) && !block.end_stream;
         if !block.complete {
             open.miss(Missing::ResponseHeadersUnknown);
@@ -510,6 +529,7 @@ impl Http2 {
             stream.open.keep(host, side, data, latest);
         }
         stream.is_unsure = false;
+        stream.silent[side as usize] = None;
         if end_stream {
             self.side_done(host, connection, side, id);
         }
@@ -522,11 +542,12 @@ impl Http2 {
         if let Some(message) = stream.open.message(side) {
             message.last_byte = message.last_byte.max(latest);
         }
-        match (stream.open.request_done, stream.open.response_done) {
-            (true, true) => self.finish(host, connection, id),
-            // The request may be on its way through another CPU.
-            (_, true) if stream.open.request.is_none() => self.set_over(id, latest),
-            _ => {}
+        if stream.open.request_done && stream.open.response_done {
+            self.finish(host, connection, id);
+        } else if stream.may_be_over() {
+            // The request, or the rest of it, may be on its way through another CPU.
+            stream.take_as_ended();
+            self.set_over(id, latest);
         }
     }
 
@@ -583,19 +604,27 @@ impl Http2 {
         let lane = self.lane_mut(side);
         lane.decoder.resync();
         lane.buffer = Vec::new();
+        let latest = lane.latest;
+        let mut over = Vec::new();
         let lost = match side {
             Side::Request => Missing::RequestLost,
             Side::Response => Missing::ResponseLost,
         };
-        for stream in self.streams.values_mut() {
+        for (&id, stream) in &mut self.streams {
             let is_open = match side {
                 Side::Request => stream.open.request.is_some() && !stream.open.request_done,
                 Side::Response => !stream.open.response_done,
             };
             if is_open && stream.over.is_none() {
                 stream.open.miss(lost);
+                stream.silent[side as usize] = Some(latest);
+                if stream.may_be_over() {
+                    stream.take_as_ended();
+                    over.push(id);
+                }
             }
         }
+        over.into_iter().for_each(|id| self.set_over(id, latest));
         if side == Side::Request {
             let start = if self.unseen.end == u32::MAX { self.unseen.start } else { self.newest + 1 };
             self.unseen = start..u32::MAX;
@@ -647,6 +676,24 @@ impl Stream {
             matches!(missing, Missing::ResetByClient(_) | Missing::ResetByServer(_) | Missing::GoAway(_))
         };
         self.open.missing.iter().any(is_end)
+    }
+
+    /// Whether nothing is known to follow of the request.
+    fn has_asked(&self) -> bool {
+        self.open.request.is_none() || self.open.request_done || self.silent[Side::Request as usize].is_some()
+    }
+
+    /// Whether there may be nothing to come: the response has ended, or is as long as it said that it would be, and so has
+    /// the request, or its end may have been lost. A server that has answered whole needs no more of it.
+    fn may_be_over(&self) -> bool {
+        let is_silent = self.silent[Side::Response as usize].is_some();
+        self.has_asked() && (self.open.response_done || is_silent && self.open.has_whole_response())
+    }
+
+    /// That an end was not seen is told by what was lost: neither peer is known to have given it up.
+    fn take_as_ended(&mut self) {
+        self.open.request_done |= self.open.request.is_some();
+        self.open.response_done |= self.open.response.is_some();
     }
 }
 

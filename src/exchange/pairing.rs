@@ -67,6 +67,8 @@ pub(super) struct Open {
     pub(super) may_leave: bool,
     /// Requests may have gone by unseen before this one.
     pub(super) after_loss: bool,
+    /// Bytes of the response's body went by unseen.
+    pub(super) has_gap: bool,
 }
 
 impl Message {
@@ -102,6 +104,16 @@ impl Open {
     /// Whether it is the response to that request, for sure. If it is one to HEAD it has no body, whatever its head says.
     pub(super) fn is_paired(&self) -> bool {
         self.request.is_some() && !self.missing.contains(&Missing::PairingUncertain)
+    }
+
+    /// Whether the response's body is as long as its head, and what it answers, say (RFC 9113 section 8.1.1).
+    pub(super) fn has_whole_response(&self) -> bool {
+        let Some(response) = &self.response else { return false };
+        if self.asked() == Asked::Head || matches!(response.head.status(), 204 | 304) {
+            return true;
+        }
+        let length = response.head.header("content-length").and_then(|length| str::from_utf8(length).ok());
+        length.and_then(|length| length.parse().ok()) == Some(response.body.wire_bytes)
     }
 
     pub(super) fn set_done(&mut self, side: Side) {
@@ -150,6 +162,7 @@ impl Open {
 
     pub(super) fn count_unseen(&mut self, side: Side, bytes: u64, why: Why, time: Nanos) {
         let wanted = self.wanted;
+        self.has_gap |= side == Side::Response;
         let Some(message) = self.message(side) else { return };
         let body = &mut message.body;
         let was_wanted = body.kept.len() < wanted && body.kept.len() as u64 == body.wire_bytes;

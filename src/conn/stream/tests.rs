@@ -95,6 +95,14 @@ fn joined_midway_the_first_piece_has_to_settle() {
     assert_eq!(stream.seen(997, b"abc", 9).items(10), "abc def");
 }
 
+/// Nothing was taken to be missing, and a response that lasts until the connection's end was whole.
+#[test]
+fn what_is_missing_behind_pieces_that_have_not_settled_is_a_gap() {
+    let mut stream = Stream::default();
+    stream.seen(1000, b"abc", 10).close(1010, 11);
+    assert_eq!(stream.items(11), "abc Lost:7 end@11");
+}
+
 #[test]
 fn bytes_past_the_process_are_known_at_once() {
     let mut stream = from(0);

@@ -109,3 +109,25 @@ fn a_long_call_is_told_of_while_it_is_open() {
     let last = bench.exchanges.last().unwrap();
     assert_eq!((last.id, last.request.as_ref().unwrap().body.kept.len()), (bench.exchanges[0].id, 6));
 }
+
+#[test]
+fn a_stream_whose_end_was_lost_goes_out_before_the_connection_ends() {
+    const SECOND: u64 = 1_000_000_000;
+    let mut bench = Bench::new();
+    bench.control.sockets.lock().unwrap().insert(1, info(Role::Server));
+    bench.open(10);
+    bench.received(0, &[preface(), get(1, "/1"), get(3, "/3")].concat(), 11);
+    let head = [settings(), status(1, 0, 200), data(1, 0, "hi")].concat();
+    bench.sent(0, &head, 12);
+    let behind = [status(3, 0, 200), data(3, END_STREAM, "hi")].concat();
+    bench.sent(head.len() as u32 + 9, &behind, 13);
+    for time in [1, 30, 59] {
+        bench.settle(time * SECOND);
+        bench.work(|table, env| table.tick(0, 1, time * SECOND, env));
+    }
+    assert_eq!(bench.exchanges.len(), 1, "it may be on its way");
+    bench.settle(70 * SECOND);
+    bench.work(|table, env| table.tick(0, 1, 70 * SECOND, env));
+    let missing: Vec<_> = bench.exchanges.iter().map(|exchange| &exchange.missing[..]).collect();
+    assert_eq!(missing, [[Missing::ResponseLost], [Missing::ResponseLost]]);
+}

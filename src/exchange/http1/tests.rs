@@ -502,6 +502,21 @@ fn a_loss_between_chunks_ends_the_message() {
     wire.assert(&["GET /a -> 200 hi [ResponseBodyLost(7)]", "GET /b -> 200 b"]);
 }
 
+/// All that followed was taken for the rest of a body that there was not, since the next response had lost its start.
+#[test]
+fn a_response_that_may_answer_head_ends_at_the_next_that_is_seen() {
+    let mut wire = Wire::new();
+    wire.unseen(Side::Request, 30, Why::Lost).response("HTTP/1.1 200 OK\nContent-Length: 500\n\n");
+    wire.get("/4").unseen(Side::Response, 17, Why::Lost).response("Content-Length: 5\n\nhello");
+    wire.get("/5").ok("x").get("/6").ok("y");
+    wire.assert(&[
+        "? -> 200 [Request, ResponseBodyLost(17)]",
+        "GET /4 -> ? [Response]",
+        "GET /5 -> 200 x",
+        "GET /6 -> 200 y",
+    ]);
+}
+
 #[test]
 fn the_room_that_a_long_head_took_is_given_back() {
     let mut wire = Wire::new();

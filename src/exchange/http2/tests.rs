@@ -331,6 +331,67 @@ fn after_a_gap_between_frames_what_was_open_is_marked() {
 }
 
 #[test]
+fn a_request_whose_end_may_be_lost_goes_out_once_it_is_answered() {
+    let mut wire = Wire::new();
+    wire.request([post(1, "/1"), data(1, 0, "ab")].concat()).unseen(Side::Request, 50, Why::Lost);
+    wire.response([status(1, 0, 200), data(1, END_STREAM, "x")].concat()).assert(&[]);
+    // Its end may still come through another CPU.
+    wire.settle().assert(&["1: POST /1 ab -> 200 x [RequestLost]"]);
+
+    let mut wire = Wire::new();
+    wire.request([post(1, "/1"), data(1, 0, "ab")].concat()).response(status(1, END_STREAM, 413));
+    wire.unseen(Side::Request, 50, Why::Lost).settle().assert(&["1: POST /1 ab -> 413 [RequestLost]"]);
+}
+
+#[test]
+fn a_request_that_goes_on_behind_a_loss_has_not_ended_in_it() {
+    let mut wire = Wire::new();
+    wire.request([post(1, "/1"), data(1, 0, "a")].concat()).unseen(Side::Request, 50, Why::Lost);
+    wire.request([data(1, 0, "b"), get(3, "/3")].concat());
+    wire.response([status(1, END_STREAM, 413), status(3, END_STREAM, 200)].concat()).settle();
+    wire.assert(&["3: GET /3 -> 200"]);
+    wire.request(data(1, END_STREAM, "c"));
+    wire.assert(&["3: GET /3 -> 200", "1: POST /1 abc -> 413 [RequestLost]"]);
+}
+
+#[test]
+fn a_response_as_long_as_announced_goes_out_without_its_end() {
+    let mut wire = Wire::new();
+    let head = ":method: HEAD\n:scheme: http\n:path: /5\n:authority: a";
+    wire.request([get(1, "/1"), get(3, "/3"), headers(5, END_STREAM, head)].concat());
+    let sized = |stream| headers(stream, 0, ":status: 200\ncontent-length: 2");
+    wire.response([sized(1), data(1, 0, "hi"), sized(3), data(3, 0, "h"), sized(5)].concat());
+    wire.unseen(Side::Response, 9, Why::Lost).settle();
+    wire.assert(&["1: GET /1 -> 200 hi [ResponseLost]", "5: HEAD /5 -> 200 [ResponseLost]"]);
+    wire.close();
+    assert_eq!(wire.seen()[2..], ["3: GET /3 -> 200 h [ResponseLost, ResponseAborted]"]);
+}
+
+#[test]
+fn a_stream_that_is_silent_behind_a_loss_is_given_up() {
+    let mut wire = Wire::new();
+    wire.request([1, 3, 5].map(|stream| get(stream, &format!("/{stream}"))).concat());
+    wire.request(post(7, "/7")).response([status(1, 0, 200), data(1, 0, "a")].concat());
+    wire.unseen(Side::Response, 50, Why::Lost);
+    let lost = wire.time;
+    wire.response([status(5, 0, 200), data(5, 0, "b")].concat()).settle();
+    let give_up = |wire: &mut Wire, before| wire.http.give_up(&mut wire.outside, &wire.connection, before);
+    give_up(&mut wire, lost - 1);
+    wire.assert(&[]);
+    // One goes on, and of one the client has not ended.
+    give_up(&mut wire, lost);
+    let silent = ["1: GET /1 -> 200 a [ResponseLost]", "3: GET /3 -> ? [ResponseLost, Response]"];
+    wire.assert(&silent);
+    // What comes of them all the same is not told of once more.
+    wire.response([data(1, END_STREAM, "late"), status(3, END_STREAM, 200), data(5, END_STREAM, "c")].concat());
+    wire.request(data(7, END_STREAM, "up"));
+    give_up(&mut wire, lost);
+    wire.close();
+    let others = ["5: GET /5 -> 200 bc [ResponseLost]", "7: POST /7 up -> ? [ResponseLost, Response]"];
+    wire.assert(&[silent, others].concat());
+}
+
+#[test]
 fn bodies_nobody_wants_are_not_kept_and_may_be_skipped() {
     let mut wire = Wire::new();
     wire.outside.wanted = 4;
@@ -406,6 +467,7 @@ enum Wild {
     Call(bool, Vec<u8>),
     Unseen(bool, u64),
     Settle,
+    GiveUp,
     Drop,
 }
 
@@ -432,6 +494,7 @@ fn wild() -> impl Strategy<Value = Wild> {
         8 => (any::<bool>(), wild_frames()).prop_map(|(side, bytes)| Wild::Call(side, bytes)),
         1 => (any::<bool>(), 0..40u64).prop_map(|(side, len)| Wild::Unseen(side, len)),
         1 => Just(Wild::Settle),
+        1 => Just(Wild::GiveUp),
         1 => Just(Wild::Drop),
     ]
 }
@@ -452,6 +515,7 @@ proptest! {
                 Wild::Settle => {
                     wire.settle();
                 }
+                Wild::GiveUp => wire.http.give_up(&mut wire.outside, &wire.connection, wire.time),
                 Wild::Drop => {
                     let freed = wire.http.drop_bodies();
                     wire.outside.release(freed);
