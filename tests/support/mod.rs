@@ -15,6 +15,7 @@ pub mod netns;
 pub mod nginx;
 pub mod payload;
 pub mod program;
+pub mod python;
 pub mod relay;
 pub mod scene;
 pub mod sidetap;
