@@ -11,31 +11,15 @@ use std::time::Duration;
 
 use support::program::{Program, listens};
 use support::sidetap::binary;
-use support::{PYTHON, Scratch, free_port, until};
+use support::{Scratch, free_port, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Without what moto brings along for services other than S3.
 const PACKAGES: [&str; 4] = ["moto[s3]>=5,<6", "flask<4", "flask-cors", "duckdb"];
 
-/// Python with those packages, made by the first test that needs it.
 fn python() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stores-python");
-    let lock = fs::File::create(folder.with_extension("lock")).expect("Cargo's folder is ours");
-    lock.lock().expect("the other test ends");
-    let (done, python) = (folder.join("complete"), folder.join("bin/python"));
-    if !done.exists() {
-        let run = |program: &Path, arguments: &[&str]| {
-            let output = Command::new(program).args(arguments).output();
-            let output = output.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-            assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        };
-        run(Path::new(PYTHON), &["-m", "venv", "--clear", folder.to_str().expect("a plain path")]);
-        let install = [&["-m", "pip", "install", "--quiet", "--disable-pip-version-check"], &PACKAGES[..]].concat();
-        run(&python, &install);
-        fs::write(done, "").expect("Cargo's folder is ours");
-    }
-    python
+    support::python::with_packages("stores", &[], &PACKAGES).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn s3(arguments: &[&str]) -> String {

@@ -16,6 +16,7 @@ pub mod nginx;
 pub mod payload;
 pub mod program;
 pub mod receiver;
+pub mod python;
 pub mod relay;
 pub mod scene;
 pub mod sides;

@@ -5,6 +5,8 @@
 pub(super) mod encoder;
 mod huffman;
 mod integer;
+#[cfg(test)]
+mod oracles;
 mod statics;
 mod table;
 #[cfg(test)]

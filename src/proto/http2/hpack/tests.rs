@@ -4,12 +4,12 @@ use super::encoder::{Encoder, Field, Way};
 use super::table::MAX_HELD;
 use super::*;
 
-fn bytes(hex: &str) -> Vec<u8> {
+pub(super) fn bytes(hex: &str) -> Vec<u8> {
     let hex: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
     hex.chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
-fn strings(fields: &Fields) -> Vec<Field> {
+pub(super) fn strings(fields: &Fields) -> Vec<Field> {
     let text = |span: &Span| String::from_utf8_lossy(span.of(&fields.text)).into_owned();
     fields.fields.iter().map(|(name, value)| (text(name), text(value))).collect()
 }
