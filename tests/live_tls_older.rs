@@ -109,6 +109,7 @@ fn wrong(said: &Value, recorded: &[&Transaction]) -> Option<String> {
     let is_right = transaction.status() == 200
         && transaction.incomplete().is_empty()
         && Some(&*sha256(&body)) == said["sha256"].as_str()
+        && transaction.0["tls"]["library"] == "openssl"
         && words.is_some_and(|words| words.wrong(transaction).is_none());
     (!is_right).then(|| format!("{:#}", transaction.0))
 }

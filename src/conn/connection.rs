@@ -235,9 +235,14 @@ impl Conn {
 
     /// Joined midway: an earlier agent may have kept it.
     fn go_on(&mut self, env: &mut Env) {
-        let (Some(known), Some(key)) = (&self.known, self.key()) else { return };
+        let key = self.key();
+        let (Some(known), Some(key)) = (&mut self.known, key) else { return };
         let Some(kept) = env.control.kept(&key) else { return };
-        self.cover = Cover::Sealed(Box::new(Sealed::of_kept(&kept, known.is_server, env.secrets)));
+        let sealed = Box::new(Sealed::of_kept(&kept, known.is_server, env.secrets));
+        // The library shows in handshakes only.
+        let tls = Tls { info: sealed.session.info().clone(), library: kept.library, uncovered: None };
+        known.connection = Arc::new(Connection { tls: Some(tls), ..(*known.connection).clone() });
+        self.cover = Cover::Sealed(sealed);
         self.records = None;
         self.kept_at = Some(self.latest);
     }
@@ -251,7 +256,8 @@ impl Conn {
     /// Keeps what the next agent needs to go on.
     fn keep(&mut self, env: &mut Env) {
         let (Cover::Sealed(sealed), Some(known), Some(key)) = (&self.cover, &self.known, self.key()) else { return };
-        if let Some(kept) = sealed.keep(&self.streams, known.is_server) {
+        if let Some(mut kept) = sealed.keep(&self.streams, known.is_server) {
+            kept.library = known.connection.tls.as_ref().and_then(|tls| tls.library);
             env.control.keep(&key, &kept.to_bytes());
             self.kept_at = Some(self.latest);
         }

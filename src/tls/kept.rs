@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use zeroize::Zeroizing;
 
 use super::Side;
+use super::libraries::Library;
 use super::secrets::Bytes;
 use super::session::Info;
 use super::suite::Suite;
@@ -19,8 +20,9 @@ pub const KEPT: usize = 448;
 const LAYOUT: u8 = 1;
 /// Bytes of the master secret of TLS 1.2, and of the longest traffic secret.
 const SECRET_MOST: usize = 48;
-/// A protocol's name, as kept; no known one is longer.
+/// A protocol's name, as kept, and a library's; no known one is longer.
 const ALPN_MOST: usize = 32;
+const LIBRARY_MOST: usize = 16;
 
 /// Where a direction stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct Kept {
     pub(super) server: Place,
     pub(super) sni: Option<String>,
     pub(super) alpn: Option<String>,
+    /// The name of the process's library.
+    pub library: Option<&'static str>,
 }
 
 impl Kept {
@@ -76,6 +80,7 @@ impl Kept {
         }
         out.put_text(self.sni.as_deref().unwrap_or_default().as_bytes(), u8::MAX.into());
         out.put_text(self.alpn.as_deref().unwrap_or_default().as_bytes(), ALPN_MOST);
+        out.put_text(self.library.unwrap_or_default().as_bytes(), LIBRARY_MOST);
         bytes
     }
 
@@ -102,7 +107,9 @@ impl Kept {
         let mut name = || Some(str::from_utf8(rest.text()?).ok()?.to_owned());
         let (sni, alpn) = (name()?, name()?);
         let known = |name: String| Some(name).filter(|name| !name.is_empty());
-        Some(Kept { suite, keys, client, server, sni: known(sni), alpn: known(alpn) })
+        let library = rest.text()?;
+        let library = Library::ALL.iter().map(|library| library.name()).find(|name| name.as_bytes() == library);
+        Some(Kept { suite, keys, client, server, sni: known(sni), alpn: known(alpn), library })
     }
 
     /// Where a side's next record began, as the kernel numbers bytes.

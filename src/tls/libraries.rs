@@ -17,6 +17,8 @@ pub enum Library {
 }
 
 impl Library {
+    pub const ALL: [Library; 4] = [Library::OpenSsl, Library::GnuTls, Library::Go, Library::BoringSsl];
+
     pub fn name(self) -> &'static str {
         match self {
             Library::OpenSsl => "openssl",

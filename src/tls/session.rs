@@ -238,7 +238,7 @@ impl Session {
         let (client, server) = (place(Side::Client, &self.client)?, place(Side::Server, &self.server)?);
         let (suite, keys) = self.keys.as_ref()?.keep()?;
         let (sni, alpn) = (self.info.sni.clone(), self.info.alpn.clone());
-        Some(Kept { suite, keys, client, server, sni, alpn })
+        Some(Kept { suite, keys, client, server, sni, alpn, library: None })
     }
 
     /// Takes a piece of what one side sent, in order; plaintext comes out through `out`, in order per side. Bytes whose

@@ -9,7 +9,7 @@ fn kept_after(wire: &Wire, chunks: usize) -> Option<Kept> {
         session.take(*side, bytes(data), &secrets, &mut |_, _| {});
         stands[*side as usize] += data.len() as u32;
     }
-    let kept = session.keep(|side| Some(stands[side as usize]))?;
+    let kept = Kept { library: Some("openssl"), ..session.keep(|side| Some(stands[side as usize]))? };
     Kept::from_bytes(&kept.to_bytes()[..])
 }
 
@@ -129,11 +129,23 @@ fn nothing_is_made_of_other_bytes() {
     let kept = (0..wire.chunks.len()).rev().find_map(|chunks| kept_after(&wire, chunks)).expect("it can be kept");
     let whole = kept.to_bytes();
     assert!(Kept::from_bytes(&whole[..]).is_some_and(|again| again == kept));
+    assert_eq!(kept.library, Some("openssl"));
     assert!(Kept::from_bytes(&whole[..100]).is_none() && Kept::from_bytes(&[0; KEPT]).is_none());
     for at in 0..6 {
         let mut changed = *whole;
         changed[at] ^= 0x80;
         // The flag of TLS 1.2's MACs says nothing here.
         assert_eq!(Kept::from_bytes(&changed).is_none(), !matches!(at, 1 | 2), "byte {at}");
+    }
+}
+
+#[test]
+fn the_longest_names_fit() {
+    for suite in all_suites() {
+        let wire = long(&Ends::new(suite));
+        let kept = (0..wire.chunks.len()).rev().find_map(|chunks| kept_after(&wire, chunks)).expect("it can be kept");
+        let (sni, alpn) = (Some("s".repeat(255)), Some("a".repeat(32)));
+        let kept = Kept { sni, alpn, ..kept };
+        assert!(Kept::from_bytes(&kept.to_bytes()[..]).is_some_and(|again| again == kept));
     }
 }
