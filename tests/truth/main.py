@@ -49,10 +49,7 @@ def matrix(binary: str, chosen: list[Cell], keep: Path | None, may_be_late: bool
     for group in _groups(chosen, keep):
         for cell, verdict in zip(group, _group(group, binary, keep), strict=True):
             results.append((cell, verdict))
-            print(report.row(cell.name, verdict), flush=True)
-            if isinstance(verdict, Verdict) and not verdict.passed():
-                for line in [*verdict.problems, *verdict.told]:
-                    print(f"    {line}", flush=True)
+            _tell(cell, verdict)
     report.keep(ROOT / "target/truth.json", results, time.monotonic() - began)
     verdicts = [verdict for _, verdict in results if isinstance(verdict, Verdict)]
     made, recorded = sum(one.made for one in verdicts), sum(one.recorded for one in verdicts)
@@ -60,7 +57,18 @@ def matrix(binary: str, chosen: list[Cell], keep: Path | None, may_be_late: bool
     late = sum(one.is_seldom_late() for one in verdicts)
     print(f"\n{passed} of {len(verdicts)} cells passed, {late} late, {len(results) - len(verdicts)} skipped; {recorded:,} of {made:,}"
           f" transactions recorded; {time.monotonic() - began:.0f} s; target/truth.json")  # fmt: skip
+    # Again, since only the end of a long log may be at hand.
+    for cell, verdict in results:
+        if isinstance(verdict, Verdict) and not verdict.passed():
+            _tell(cell, verdict)
     return passed + (late if may_be_late else 0) == len(verdicts) > 0
+
+
+def _tell(cell: Cell, verdict: Verdict | str) -> None:
+    print(report.row(cell.name, verdict), flush=True)
+    if isinstance(verdict, Verdict) and not verdict.passed():
+        for line in [*verdict.problems, *verdict.told]:
+            print(f"    {line}", flush=True)
 
 
 def _groups(chosen: list[Cell], keep: Path | None) -> list[list[Cell]]:
