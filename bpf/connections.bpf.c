@@ -14,7 +14,7 @@ static __always_inline void on_connect(const struct sock *sk)
 	if (is_process_left_out(c.pid))
 		return;
 	init_tcp(&c, sk);
-	fill_owner(&c.owner, (struct task_struct *)bpf_get_current_task());
+	fill_current_owner(&c.owner);
 	c.opened = bpf_ktime_get_boot_ns();
 	insert_connection(&connections, &c);
 }

@@ -99,7 +99,7 @@ static __always_inline void on_datagram_received(struct sock *sk, __u32 pid, str
 	c->netns = netns_of(sk);
 	c->role = ROLE_CLIENT;
 	c->opened = bpf_ktime_get_boot_ns();
-	fill_owner(&c->owner, (struct task_struct *)bpf_get_current_task());
+	fill_current_owner(&c->owner);
 	fill_head(&s->dns.head, EVENT_DNS, pid);
 
 	source_of_call(&from, regs, moved);

@@ -239,7 +239,7 @@ static __always_inline void announce(struct connection *c, const struct sock *sk
 		return;
 	event = &s->open;
 	c->pid = pid;
-	fill_owner(&c->owner, (struct task_struct *)bpf_get_current_task());
+	fill_current_owner(&c->owner);
 	fill_head(&event->head, EVENT_OPEN, pid);
 	event->connection = *c;
 	event->local_path_len = 0;

@@ -19,7 +19,9 @@ static __always_inline void on_length(struct sock *sk, __s32 moved, int flags, _
 	call.connection = tapped_connection(sk, call.pid, direction, moved);
 	task = bpf_get_current_task_btf();
 	if (!call.connection) {
-		if (has_syscall(task) && !(direction == RECEIVED && flags & MSG_TRUNC))
+		/* Most calls of processes that are left out end here. */
+		if (sk->sk_protocol == IPPROTO_UDP && has_syscall(task) &&
+		    !(direction == RECEIVED && flags & MSG_TRUNC))
 			on_datagram(sk, call.pid, (struct pt_regs *)bpf_task_pt_regs(task), moved, direction);
 		return;
 	}
