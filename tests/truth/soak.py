@@ -16,7 +16,7 @@ from .world import Setting, World
 # What may be left: this share more of memory, and a page or so where there was little.
 SHARE, SLACK = 0.05, 1 << 20
 # Connections before the first look: tables, buffers and the allocator's pools have their size when memory grows by less
-# than this share within a turn. What leaks never comes to that, and after so many turns is looked at all the same.
+# than this share within a turn, or after so many turns. A leak slower than that shows in the long form only.
 WARM_SECONDS, WARM_SHARE, WARM_TURNS = 15, 0.01, 8
 # What belongs to connections that are gone is let go of within so many seconds: secrets of TLS are the last.
 REST_SECONDS = 15
