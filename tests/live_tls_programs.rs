@@ -30,6 +30,7 @@ on_each_path!(
     node_https,
     node_http2,
     go,
+    boringssl,
     nginx_itself,
 );
 
@@ -287,11 +288,12 @@ fn go(path: CapturePath) {
             scene.check(&captured, pid, &exe, front, &said);
             assert_eq!(captured.transactions.len(), COUNT, "each once");
         }
-        go_server(path, &scene, &exe);
+        server(path, &scene, &exe, &["--http1.1", "--http2"]);
     }
 }
 
-fn go_server(path: CapturePath, scene: &Scene, exe: &Path) {
+/// A server that is started with `server PORT PEM`, and answers with what it is sent.
+fn server(path: CapturePath, scene: &Scene, exe: &Path, versions: &[&str]) {
     let (port, sent) = (free_port(), bytes(200_000));
     let upload = scene.folder.file("upload", "");
     fs::write(&upload, &sent).expect("the scratch folder is ours");
@@ -300,23 +302,57 @@ fn go_server(path: CapturePath, scene: &Scene, exe: &Path) {
     let mut server = Program::start("server", &mut command, scene.folder.path());
     server.wait_ready("listening socket", LIMIT, |_| listens(port));
     let mut sidetap = Sidetap::start(&tap(&exe.display().to_string(), CAPTURE), path).of(server.pid());
-    for (id, version) in [("one", "--http1.1"), ("two", "--http2")] {
+    for version in versions {
         let mut curl = Command::new("curl");
         curl.args(["-sS", "--fail", version, "--connect-to", &format!("{NAME}:443:127.0.0.1:{port}"), "--cacert"]);
-        curl.arg(scene.authority.ca()).args(["-H", &format!("X-Request-Id: {id}"), "-H", "Expect:", "--data-binary"]);
-        curl.arg(format!("@{}", upload.display())).arg(format!("https://{NAME}/mirror"));
+        curl.arg(scene.authority.ca()).args(["-H", &format!("X-Request-Id: {version}"), "-H", "Expect:"]);
+        curl.arg("--data-binary").arg(format!("@{}", upload.display())).arg(format!("https://{NAME}/mirror"));
         let output = curl.output().expect("curl is installed");
         assert_same("what curl got", &output.stdout, &sent);
     }
-    sidetap.wait_for(2);
+    sidetap.wait_for(versions.len());
     let captured = sidetap.stop();
-    for id in ["one", "two"] {
+    for id in versions {
         let transaction = captured.ingress(id);
         assert_eq!((transaction.status(), transaction.incomplete()), (200, vec![]), "{:#}", transaction.0);
         for side in ["request", "response"] {
             assert_same(id, &transaction.body(side).unwrap_or_default(), &sent);
         }
     }
+}
+
+/// A client and a server with Android's build, in a folder of its own: no other program's library.
+fn boringssl(path: CapturePath) {
+    const HEADERS: &str = "/usr/include/android";
+    const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu/android";
+    if !Path::new(HEADERS).join("openssl/is_boringssl.h").exists() {
+        println!("skipped: {HEADERS} has no headers of BoringSSL (android-libboringssl-dev)");
+        return;
+    }
+    let scene = Scene::start();
+    let exe = scene.folder.path().join("boringssl");
+    let mut build = Command::new("cc");
+    build.args(["-O1", "-I", HEADERS, "-o"]).arg(&exe).arg(script("tls/boringssl.c"));
+    build.args(["-L", LIBRARIES, "-lssl", "-lcrypto", &format!("-Wl,-rpath,{LIBRARIES}")]);
+    let output = build.output().expect("there is a C compiler");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // As with Node, a process that is there before.
+    let mut idle = Command::new(&exe);
+    idle.args(["server", &free_port().to_string()]).arg(scene.authority.pem(Key::Ecdsa));
+    let _idle = Program::start("idle", &mut idle, scene.folder.path());
+    for front in [0, 1] {
+        let sidetap = Sidetap::start(&tap(&exe.display().to_string(), CAPTURE), path);
+        let (pid, said) = scene.run(&mut Command::new(&exe), "client", front);
+        let mut sidetap = sidetap.of(pid);
+        sidetap.wait_for(COUNT);
+        let captured = sidetap.stop();
+        scene.check(&captured, pid, &exe, front, &said);
+        assert_eq!(captured.transactions.len(), COUNT, "each once");
+        for transaction in &captured.transactions {
+            assert_eq!(transaction.0["tls"]["library"], "boringssl", "{:#}", transaction.0);
+        }
+    }
+    server(path, &scene, &exe, &["--http1.1"]);
 }
 
 fn nginx_itself(path: CapturePath) {
