@@ -125,12 +125,13 @@ enum secret_label {
 	SECRET_LOG_SERVER_APPLICATION = 10,
 };
 
-/* which library of TLS derives keys at a function; the last one is AWS-LC's, too */
+/* which library of TLS derives keys at a function; BoringSSL's are AWS-LC's, too */
 enum tls_library {
 	LIBRARY_OPENSSL = 1,
 	LIBRARY_GNUTLS = 2,
 	LIBRARY_GO = 3,
 	LIBRARY_BORINGSSL = 4,
+	LIBRARY_OPENSSL_1_1 = 5,
 };
 
 /* what the text of a process's event holds, in this order; paths as components, the last one first */

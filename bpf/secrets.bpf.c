@@ -380,7 +380,7 @@ static __always_inline bool on_go_key_log(struct pt_regs *ctx, struct found *fou
 	}
 
 SECRET_PROGRAMS(openssl_derive, LIBRARY_OPENSSL)
-SECRET_PROGRAMS(openssl_ctrl, LIBRARY_OPENSSL)
+SECRET_PROGRAMS(openssl_ctrl, LIBRARY_OPENSSL_1_1)
 SECRET_PROGRAMS(nettle_extract, LIBRARY_GNUTLS)
 SECRET_PROGRAMS(nettle_expand, LIBRARY_GNUTLS)
 SECRET_PROGRAMS(gnutls_prf, LIBRARY_GNUTLS)

@@ -51,6 +51,69 @@ debian_mirror() {
     apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | head -n 1
 }
 
+# apt_of RELEASE DIR: sets APT to options by which apt-get and apt-cache know that release of Debian, with its security
+# updates, and nothing else; for this machine's packages nothing changes. Keeps their lists in DIR.
+APT=()
+apt_of() {
+    local release=$1 dir=$2 mirror signed='signed-by=/usr/share/keyrings/debian-archive-keyring.gpg'
+    mirror=$(debian_mirror)
+    if [ -z "$mirror" ]; then
+        say "apt has no mirror of Debian set up"
+        return 1
+    fi
+    mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
+    say "deb [$signed] $mirror $release main" >"$dir/sources.list"
+    # Releases that are no longer stable get their updates from there alone.
+    [ "$release" = sid ] ||
+        say "deb [$signed] ${mirror%/debian*}/debian-security $release-security main" >>"$dir/sources.list"
+    APT=(-qq -o APT::Architecture=amd64 -o APT::Architectures=amd64 -o APT::Sandbox::User=root
+        -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false -o Acquire::Retries=2
+        -o Dir::State::lists="$dir/lists" -o Dir::Cache="$dir/cache" -o Dir::State::status=/dev/null
+        -o Dir::Etc::sourcelist="$dir/sources.list" -o Dir::Etc::sourceparts=/dev/null)
+    if ! timeout 300 apt-get "${APT[@]}" update >"$dir/update.log" 2>&1; then
+        say "apt-get update for Debian $release: $(tail -n 3 "$dir/update.log")"
+        return 1
+    fi
+}
+
+# get_haproxy RELEASE: that release's HAProxy and the libraries that it needs, unpacked into target/haproxy/RELEASE, for
+# tests that run it there by chroot. Says so where it cannot be had; those tests are skipped then.
+get_haproxy() {
+    local release=$1 folder=$ROOT/target/haproxy/$1 dir deb packages names
+    dir=$(mktemp -d)
+    if ! apt_of "$release" "$dir"; then
+        rm -rf "$dir"
+        [ ! -e "$folder/packages" ] || say "taking the HAProxy of Debian $release kept from before"
+        return
+    fi
+    # Nothing is installed there, so that this is all it depends on. What its installation would run is not needed.
+    packages=$(apt-get "${APT[@]}" -s --no-install-recommends install haproxy 2>"$dir/log" |
+        sed -n 's/^Inst \(haproxy\|lib[^ ]*\|zlib[^ ]*\) (\([^ ]*\).*/\1 \2/p' | sort) || true
+    if [ -n "$packages" ] && [ "$(cat "$folder/packages" 2>/dev/null)" = "$packages" ]; then
+        rm -rf "$dir"
+        say "HAProxy of Debian $release is here"
+        return
+    fi
+    say "downloading HAProxy of Debian $release"
+    mapfile -t names < <(cut -d ' ' -f 1 <<<"$packages")
+    # In older releases what is in /usr there was at the root, too.
+    mkdir -p "$dir/debs" "$dir/root/"{dev,usr/bin,usr/lib,usr/lib64,usr/sbin}
+    ln -s usr/bin usr/lib usr/lib64 usr/sbin "$dir/root/"
+    if ! (cd "$dir/debs" && timeout 300 apt-get "${APT[@]}" download "${names[@]}" &&
+        for deb in *.deb; do
+            dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink -C "$dir/root" || exit
+        done) >>"$dir/log" 2>&1; then
+        say "HAProxy of Debian $release cannot be had: $(tail -n 3 "$dir/log")"
+        rm -rf "$dir"
+        return
+    fi
+    say "$packages" >"$dir/root/packages"
+    rm -rf "$folder" "$dir/root/usr/share/"{doc,man,locale}
+    mkdir -p "${folder%/*}"
+    mv "$dir/root" "$folder"
+    rm -rf "$dir"
+}
+
 # apt_now [OPTION...] -- PACKAGE...: lets apt-get install these, with options for both its update and its install.
 apt_now() {
     local options=()

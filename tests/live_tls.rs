@@ -5,24 +5,20 @@
 
 mod support;
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use support::backend::Backend;
-use support::captured::Transaction;
 use support::client::Request;
+use support::forms::{Scene, all_forms, check};
 use support::h2load::Load;
-use support::haproxy::{self, Haproxy};
-use support::nginx::{Accessed, Nginx};
+use support::haproxy::{self, Haproxy, Root};
 use support::payload::{assert_same, bytes};
-use support::sides::{Recorded, assert_all, is_as_logged, recorded};
+use support::sides::recorded;
 use support::sidetap::{CapturePath, Sidetap, tap};
-use support::tls::{Authority, FORMS, FRONT_HEADER, FRONT_WORDS, Key, NAME, SERVER_HEADER, Words};
-use support::{PYTHON, Scratch, data, free_port, on_each_path, script, until};
+use support::tls::{Authority, FORMS, FRONT_HEADER, FRONT_WORDS, Key, NAME, Words};
+use support::{PYTHON, Scratch, free_port, on_each_path, script, until};
 
 on_each_path!(
     in_front_of_plain_servers,
@@ -36,159 +32,25 @@ on_each_path!(
     keys_are_updated,
 );
 
-/// With `SIDETAP_LONG` set, 100,000 requests; else as many as tell the same in a few seconds.
-fn requests() -> usize {
-    if std::env::var_os("SIDETAP_LONG").is_some() { 100_000 } else { 3_600 }
-}
-
-/// One frontend and one backend for each form of TLS, all in one HAProxy.
-struct Scene {
-    nginx: Nginx,
-    haproxy: Haproxy,
-    fronts: Vec<u16>,
-    in_front: bool,
-    behind: bool,
-    _authority: Authority,
-}
-
-impl Scene {
-    fn start(in_front: bool, behind: bool, options: &str) -> Scene {
-        let authority = Authority::new();
-        let nginx = if behind { Nginx::tls(&authority) } else { Nginx::start(false, &[]) };
-        let fronts: Vec<u16> = FORMS.iter().map(|_| free_port()).collect();
-        let log = data("frontend.cfg").replace("%[capture.req.hdr(0)]", "%ID");
-        let mut proxies = options.to_owned();
-        for (number, (form, front)) in FORMS.iter().zip(&fronts).enumerate() {
-            let alpn = if form.only_http1 { "http/1.1" } else { "h2,http/1.1" };
-            let (bind, words) = match in_front {
-                true => (
-                    format!(" ssl crt {} {} alpn {alpn}", authority.pem(form.key).display(), form.options),
-                    FRONT_WORDS,
-                ),
-                false => (String::new(), ""),
-            };
-            let to_server = match behind {
-                true => format!(" ssl verify none sni str({NAME}) {} alpn {alpn}", form.options),
-                false => String::new(),
-            };
-            write!(
-                proxies,
-                "frontend front-{number}\n    bind 127.0.0.1:{front}{bind}\n    unique-id-format %pid-%rt\n    \
-                 unique-id-header X-Request-Id\n{log}{words}    http-response set-header X-Request-Id %[unique-id]\n    \
-                 default_backend servers-{number}\nbackend servers-{number}\n    server one 127.0.0.1:{}{to_server}\n",
-                nginx.port()
-            )
-            .expect("a string takes everything");
-        }
-        Scene { nginx, haproxy: Haproxy::with(&proxies), fronts, in_front, behind, _authority: authority }
-    }
-
-    /// A part of the load for each form, in both protocols where both may be.
-    fn load(&self) -> usize {
-        let mut made = 0;
-        let mut run = |port, streams, options: &[&str]| {
-            let load = Load { connections: 4, streams, requests: requests() / 2 / FORMS.len() };
-            match self.in_front {
-                true => load.run_tls(port, options),
-                false => load.run(port, options),
-            }
-            made += load.requests;
-        };
-        for (form, port) in FORMS.iter().zip(&self.fronts) {
-            run(*port, 1, &["--h1"]);
-            if self.in_front && !form.only_http1 {
-                run(*port, 10, &[]);
-            }
-        }
-        made
-    }
-}
-
-/// What is wrong with one side of a request. `words`: the header that says what TLS was there; none where none was.
-fn wrong(
-    transactions: &[Transaction],
-    logged: &Accessed,
-    client: Option<SocketAddr>,
-    words: Option<&str>,
-) -> Option<String> {
-    let [transaction] = transactions else { return Some(format!("recorded {} times", transactions.len())) };
-    let problem = match words {
-        None => transaction.0.get("tls").map(|tls| format!("tls {tls} where there is none")),
-        Some(header) => match Words::read(transaction, header) {
-            None => Some(format!("no {header}")),
-            Some(words) => words.wrong(transaction),
-        },
-    };
-    let is_right =
-        problem.is_none() && is_as_logged(transaction, logged) && (client.is_none() || transaction.source() == client);
-    (!is_right).then(|| format!("{} from {client:?}: {:#}", problem.unwrap_or_default(), transaction.0))
-}
-
-/// Each request that nginx has logged is there once on each side, and nothing else is.
-fn check(mut recorded: Recorded, scene: &Scene, made: usize) -> HashMap<String, Words> {
-    let served = scene.nginx.wait_log(made);
-    assert_eq!(served.len(), made, "nginx has logged each once");
-    // HAProxy drops a line now and then when its threads want to log at the same time.
-    let clients: HashMap<String, Option<SocketAddr>> =
-        scene.haproxy.log().into_iter().map(|line| (line.id, line.client)).collect();
-    assert!(clients.len() >= made * 99 / 100, "haproxy logged {} of {made}", clients.len());
-    let (mut problems, mut spoken) = (Vec::new(), HashMap::new());
-    for line in &served {
-        let sides = recorded.remove(&line.id).unwrap_or_default();
-        let client = clients.get(&line.id).copied().flatten();
-        for (name, transactions, address, words) in [
-            ("ingress", &sides.ingress, client, scene.in_front.then_some(FRONT_HEADER)),
-            ("egress", &sides.egress, line.client, scene.behind.then_some(SERVER_HEADER)),
-        ] {
-            let problem = wrong(transactions, line, address, words);
-            problems.extend(problem.map(|problem| format!("{name} of {line:?}: {problem}")));
-            for transaction in transactions {
-                let words = words.and_then(|header| Words::read(transaction, header));
-                spoken.extend(words.map(|words| (format!("{name} {}", line.id), words)));
-            }
-        }
-    }
-    assert_all(&served, &problems, &recorded);
-    spoken
-}
-
-/// Versions and ciphers must have been those that the forms ask for, or nothing was shown of them.
-fn assert_each_form(spoken: &HashMap<String, Words>, side: &str) {
-    for form in FORMS {
-        let is_one = |words: &Words| words.version == form.version && words.cipher == form.cipher;
-        let count = spoken.iter().filter(|(key, words)| key.starts_with(side) && is_one(words)).count();
-        println!("{side} {} {}: {count} requests", form.version, form.cipher);
-        assert!(count > 0, "no request on {side} by {form:?}");
-    }
-}
-
-fn all_forms(path: CapturePath, in_front: bool, behind: bool, options: &str) {
-    let scene = Scene::start(in_front, behind, options);
-    let sidetap = Sidetap::start(&tap(haproxy::EXE, "level: full"), path);
-    let made = scene.load();
-    let spoken = check(recorded(sidetap, scene.haproxy.pid()), &scene, made);
-    if in_front {
-        assert_each_form(&spoken, "ingress");
-    }
-    if behind {
-        assert_each_form(&spoken, "egress");
-    }
+/// This machine's HAProxy.
+fn own(path: CapturePath, sides: (bool, bool), options: &str) {
+    all_forms(&Root::machine(), path, sides, options, |_| {});
 }
 
 fn in_front_of_plain_servers(path: CapturePath) {
-    all_forms(path, true, false, "");
+    own(path, (true, false), "");
 }
 
 fn plain_in_front_of_tls_servers(path: CapturePath) {
-    all_forms(path, false, true, "");
+    own(path, (false, true), "");
 }
 
 fn on_both_sides_with_one_thread(path: CapturePath) {
-    all_forms(path, true, true, "global\n    nbthread 1\n");
+    own(path, (true, true), "global\n    nbthread 1\n");
 }
 
 fn on_both_sides_with_four_threads(path: CapturePath) {
-    all_forms(path, true, true, "global\n    nbthread 4\n");
+    own(path, (true, true), "global\n    nbthread 4\n");
 }
 
 /// Two HAProxys: the one that is watched, TLS on both sides, and one that ends TLS for the backend.
@@ -302,6 +164,7 @@ fn resumed_by_clients(path: CapturePath) {
 /// HAProxy opens a connection for each request, with the session of one before it.
 fn resumed_by_haproxy(path: CapturePath) {
     let scene = Scene::start(
+        &Root::machine(),
         false,
         true,
         "defaults\n    mode http\n    log global\n    timeout connect 5s\n    \

@@ -271,6 +271,7 @@ fn library(code: u8) -> Option<Library> {
 
     match tls_library(code.into()) {
         tls_library::LIBRARY_OPENSSL => Some(Library::OpenSsl),
+        tls_library::LIBRARY_OPENSSL_1_1 => Some(Library::OpenSsl11),
         tls_library::LIBRARY_GNUTLS => Some(Library::GnuTls),
         tls_library::LIBRARY_GO => Some(Library::Go),
         tls_library::LIBRARY_BORINGSSL => Some(Library::BoringSsl),

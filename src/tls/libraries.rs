@@ -9,7 +9,10 @@ const MOST: usize = 16_384;
 /// A library of TLS, or several with the same functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Library {
+    /// Of version 3.
     OpenSsl,
+    /// OpenSSL 1.1.1.
+    OpenSsl11,
     GnuTls,
     Go,
     /// Or AWS-LC.
@@ -17,11 +20,13 @@ pub enum Library {
 }
 
 impl Library {
-    pub const ALL: [Library; 4] = [Library::OpenSsl, Library::GnuTls, Library::Go, Library::BoringSsl];
+    pub const ALL: [Library; 5] =
+        [Library::OpenSsl, Library::OpenSsl11, Library::GnuTls, Library::Go, Library::BoringSsl];
 
     pub fn name(self) -> &'static str {
         match self {
             Library::OpenSsl => "openssl",
+            Library::OpenSsl11 => "openssl-1.1",
             Library::GnuTls => "gnutls",
             Library::Go => "go",
             Library::BoringSsl => "boringssl",

@@ -10,6 +10,51 @@ use super::{LIMIT, Scratch, data, fill, until};
 /// Where Debian installs it, and what configurations that tap it name.
 pub const EXE: &str = "/usr/sbin/haproxy";
 
+/// Where a HAProxy and its libraries are: the root of this machine, or of a tree with another release of Debian.
+#[derive(Debug, Clone)]
+pub struct Root(PathBuf);
+
+impl Root {
+    pub fn machine() -> Root {
+        Root(PathBuf::from("/"))
+    }
+
+    /// That of a release of Debian, as `get_haproxy` of `scripts/lib.sh` has unpacked it. None where it has not; says so.
+    pub fn of_release(release: &str) -> Option<Root> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/haproxy").join(release);
+        if !folder.join("packages").exists() {
+            println!("skipped: Debian {release}'s HAProxy is not in {}: scripts/test gets it", folder.display());
+            return None;
+        }
+        Some(Root(folder.canonicalize().expect("it was just found")))
+    }
+
+    /// The program's path as this machine sees it.
+    pub fn exe(&self) -> String {
+        self.0.join(EXE.trim_start_matches('/')).display().to_string()
+    }
+
+    /// Runs it in there, with the folder for temporary files and the devices of this machine.
+    fn command(&self) -> Command {
+        if self.0 == Path::new("/") {
+            return Command::new(EXE);
+        }
+        // Each step takes the place of the one before, so the process id stays that of the child.
+        let script = r#"root=$1 && shift
+            for place in "$1" /dev; do mkdir -p "$root$place" && mount --bind "$place" "$root$place" || exit; done
+            shift && exec chroot "$root" "$@""#;
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh"]).arg(&self.0).arg(std::env::temp_dir()).arg(EXE);
+        command
+    }
+
+    /// What `haproxy -vv` says of how it was built and what it runs on.
+    pub fn version(&self) -> String {
+        let output = self.command().arg("-vv").output().expect("unshare is of every Debian");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+}
+
 /// A line of its log: what HAProxy says it did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logged {
@@ -38,15 +83,20 @@ impl Haproxy {
     /// Starts HAProxy on a whole configuration and waits until the ports of its `bind` lines listen.
     pub fn start(config: &str) -> Haproxy {
         let folder = Scratch::new("haproxy");
-        Haproxy::start_in(folder, config, None)
+        Haproxy::start_in(folder, config, Command::new(EXE))
     }
 
     /// Starts it on the common base with these proxies. A line `@log@` in a frontend stands for the log format that
     /// [`Haproxy::log`] reads.
     pub fn with(proxies: &str) -> Haproxy {
+        Haproxy::of(&Root::machine(), proxies)
+    }
+
+    /// As [`Haproxy::with`], of that root.
+    pub fn of(root: &Root, proxies: &str) -> Haproxy {
         let folder = Scratch::new("haproxy");
         let config = on_base(&folder, proxies);
-        Haproxy::start_in(folder, &config, None)
+        Haproxy::start_in(folder, &config, root.command())
     }
 
     /// As [`Haproxy::with`], with an `/etc/hosts` of its own, as in a container.
@@ -54,21 +104,15 @@ impl Haproxy {
         let folder = Scratch::new("haproxy");
         let config = on_base(&folder, proxies);
         let hosts = folder.file("hosts", hosts);
-        Haproxy::start_in(folder, &config, Some(&hosts))
+        // Each step takes the place of the one before, so the process id stays that of the child.
+        let script = r#"mount --bind "$1" /etc/hosts && shift && exec "$@""#;
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh"]).arg(hosts).arg(EXE);
+        Haproxy::start_in(folder, &config, command)
     }
 
-    fn start_in(folder: Scratch, config: &str, hosts: Option<&Path>) -> Haproxy {
+    fn start_in(folder: Scratch, config: &str, mut command: Command) -> Haproxy {
         let file = folder.file("haproxy.cfg", config);
-        let mut command = match hosts {
-            None => Command::new(EXE),
-            Some(hosts) => {
-                // Each step takes the place of the one before, so the process id stays that of the child.
-                let script = r#"mount --bind "$1" /etc/hosts && shift && exec "$@""#;
-                let mut command = Command::new("unshare");
-                command.args(["--mount", "sh", "-c", script, "sh"]).arg(hosts).arg(EXE);
-                command
-            }
-        };
         let mut program = Program::start("haproxy", command.args(["-db", "-f"]).arg(&file), folder.path());
         let places = bound(config);
         program.wait_ready("listening socket", LIMIT, |_| {

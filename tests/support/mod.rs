@@ -9,6 +9,7 @@ pub mod backend;
 pub mod captured;
 pub mod client;
 pub mod docker;
+pub mod forms;
 pub mod h2load;
 pub mod haproxy;
 pub mod netns;
@@ -53,8 +54,14 @@ pub fn until<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option
 
 /// A port on 127.0.0.1 that nothing uses now.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("a bound socket has an address").port()
+    let [port] = free_ports();
+    port
+}
+
+/// So many of them, each another: one that is drawn alone may be drawn again before anything listens there.
+pub fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
+    let listeners = [(); COUNT].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
+    listeners.map(|listener| listener.local_addr().expect("a bound socket has an address").port())
 }
 
 /// Fills `@name@` in a template.
