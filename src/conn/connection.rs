@@ -17,6 +17,7 @@ use crate::exchange::{
 use crate::identity::Processes;
 use crate::plugin;
 use crate::proto::Head;
+use crate::proto::proxy::{self, Header};
 use crate::sink::queue::Outbox;
 use crate::stats::{Memory, Stats};
 use crate::tls::{self, Library, Secrets, Uncovered};
@@ -118,6 +119,8 @@ pub(super) struct Conn {
     awaiting: Option<Box<Awaiting>>,
     streams: [Stream; 2],
     cover: Cover,
+    /// What a load balancer has put in front was stepped over.
+    is_behind_header: bool,
     /// Joined midway, and not known to be anything yet: it may be within TLS.
     records: Option<Records>,
     http: Option<Http>,
@@ -357,7 +360,8 @@ impl Conn {
 
     /// The client's first bytes, in one piece mostly, say what all others are.
     fn decide(&mut self, first: &Data) {
-        if self.streams[first.flow as usize].position() == Some(first.position) {
+        let is_first = self.streams[first.flow as usize].position() == Some(first.position);
+        if is_first && (self.is_behind_header || Header::at_start(first.payload) == Header::No) {
             self.cover = Cover::of(first.payload);
         }
     }
@@ -420,6 +424,11 @@ impl Conn {
     fn decide_late(&mut self, settled: u64) {
         let Some(known) = &self.known else { return };
         let [asked, answered] = flows(known.is_server);
+        let header = self.header(asked);
+        if let Header::Of(len) = header {
+            self.streams[asked as usize].step_over(len as u64);
+            self.is_behind_header = true;
+        }
         let is_settled = |stream: &mut Stream| stream.front_time().is_some_and(|time| time <= settled);
         let (has_asked, has_answered) =
             (is_settled(&mut self.streams[asked as usize]), is_settled(&mut self.streams[answered as usize]));
@@ -429,6 +438,9 @@ impl Conn {
             return;
         }
         let bytes = self.streams[asked as usize].first_bytes(TELLING);
+        if header == Header::Perhaps && !bytes.is_empty() && !has_answered {
+            return;
+        }
         self.cover = Cover::of(&bytes);
         match self.cover {
             // Opened before, but the handshake is seen: all that is said in it will be.
@@ -442,6 +454,15 @@ impl Conn {
             }
             _ => {}
         }
+    }
+
+    /// What may be in front of all that the client sends. Not known of a connection joined midway.
+    fn header(&self, asked: Flow) -> Header {
+        let stream = &self.streams[asked as usize];
+        if self.is_behind_header || stream.next().is_none() {
+            return Header::No;
+        }
+        Header::at_start(&stream.first_bytes(proxy::LONGEST))
     }
 
     /// Joined midway, and there were records of TLS, and nothing that is not within TLS.

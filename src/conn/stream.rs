@@ -232,14 +232,24 @@ impl Stream {
 
     /// When what comes next was moved.
     pub fn front_time(&mut self) -> Option<u64> {
-        // A piece that only says where the stream stands is nothing that comes: what lies behind it has another time.
+        self.drop_old();
+        self.pieces.front().map(|piece| piece.time).or(self.end.filter(|_| !self.ended).map(|(_, time)| time))
+    }
+
+    /// The next bytes are not handed out: so many, whether they have come or not.
+    pub fn step_over(&mut self, count: u64) {
+        self.next = self.next.map(|next| next + count);
+        self.drop_old();
+    }
+
+    /// A piece that only says where the stream stands is nothing that comes: what lies behind it has another time.
+    fn drop_old(&mut self) {
         while let (Some(first), Some(next)) = (self.pieces.front(), self.next)
             && first.end() <= next
         {
             self.held -= first.held();
             self.pieces.pop_front();
         }
-        self.pieces.front().map(|piece| piece.time).or(self.end.filter(|_| !self.ended).map(|(_, time)| time))
     }
 
     /// From now on, or not any more, the kernel only sends calls that begin like a message.

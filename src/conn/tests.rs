@@ -3,6 +3,7 @@
 mod http2;
 mod joined;
 mod older;
+mod proxied;
 pub(crate) mod traffic;
 
 use std::collections::HashMap;

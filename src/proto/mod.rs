@@ -18,6 +18,7 @@ pub mod dns;
 pub mod grpc;
 pub mod http1;
 pub mod http2;
+pub mod proxy;
 
 /// A part of a [`Head`]'s text: byte offsets, `start..end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
