@@ -124,6 +124,18 @@ int BPF_PROG(state_changed, const struct sock *sk, int from, int to)
 	return 0;
 }
 
+/* Some libraries ask for it on every socket, in case that they will use it (inet_csk(sk)->icsk_ulp_ops). */
+static __always_inline bool has_kernel_tls(const struct sock *sk)
+{
+	const struct tcp_ulp_ops *layer = BPF_CORE_READ((const struct inet_connection_sock *)sk, icsk_ulp_ops);
+	char name[4] = {};
+
+	if (!layer)
+		return false;
+	bpf_probe_read_kernel(name, sizeof(name), &layer->name);
+	return name[0] == 't' && name[1] == 'l' && name[2] == 's' && !name[3];
+}
+
 /* No call can follow; after a half-close, receives may well follow TCP_CLOSE. */
 static __always_inline void on_destroyed(const struct sock *sk)
 {
@@ -137,6 +149,8 @@ static __always_inline void on_destroyed(const struct sock *sk)
 	if (!is_left_out(c) && (c->pid || c->flags & CONNECTION_ANNOUNCED)) {
 		fill_head(&event.head, EVENT_CLOSE, c->pid);
 		set_final(c, sk);
+		if (has_kernel_tls(sk))
+			c->flags |= CONNECTION_KTLS;
 		event.connection = *c;
 		output(&event, sizeof(event), COUNT_LOST_CLOSE);
 	}

@@ -34,8 +34,7 @@ static __always_inline const void *told_receiver(struct pt_regs *regs)
 	return NULL;
 }
 
-/* A call has sent on a socket that is no connection. */
-static __always_inline void on_datagram_sent(const struct sock *sk, struct pt_regs *regs)
+static __always_inline void on_dns_sent(const struct sock *sk, struct pt_regs *regs)
 {
 	struct name_server server = {};
 	const struct sockaddr_in6 *six;
@@ -43,7 +42,7 @@ static __always_inline void on_datagram_sent(const struct sock *sk, struct pt_re
 	__u64 key = (__u64)sk;
 	__be16 port = 0;
 
-	if (settings.empty || !is_udp(sk) || BPF_CORE_READ(sk, __sk_common.skc_dport))
+	if (BPF_CORE_READ(sk, __sk_common.skc_dport))
 		return;
 	four = told_receiver(regs);
 	six = (const void *)four;
@@ -56,27 +55,13 @@ static __always_inline void on_datagram_sent(const struct sock *sk, struct pt_re
 	bpf_map_update_elem(&name_servers, &key, &server, BPF_ANY);
 }
 
-/* The first buffer of the call: a message is rarely put together from several. */
-static __always_inline void first_buffer(struct source *from)
-{
-	struct iovec iov;
-
-	if (from->span || !from->entries || bpf_probe_read_user(&iov, sizeof(iov), from->iov))
-		return;
-	from->base = (__u64)iov.iov_base;
-	from->span = iov.iov_len;
-}
-
-/* A call has received `moved` bytes on a socket that is no connection. */
-static __always_inline void on_datagram_received(struct sock *sk, __u32 pid, struct pt_regs *regs, __u32 moved)
+static __always_inline void on_dns_received(struct sock *sk, __u32 pid, struct pt_regs *regs, __u32 moved)
 {
 	__u64 length, key = (__u64)sk;
 	struct source from = {};
 	struct connection *c;
 	struct scratch *s;
 
-	if (!is_udp(sk) || settings.empty || is_process_left_out(pid))
-		return;
 	s = scratch();
 	if (!s)
 		return;
@@ -115,15 +100,6 @@ static __always_inline void on_datagram_received(struct sock *sk, __u32 pid, str
 	s->dns.moved = moved;
 	s->dns.attached = length;
 	output(&s->dns, sizeof(s->dns) + length, COUNT_LOST_DNS);
-}
-
-/* A call has moved bytes on a socket that is no connection. */
-static __always_inline void on_datagram(struct sock *sk, __u32 pid, struct pt_regs *regs, __u32 moved, __u8 direction)
-{
-	if (direction == SENT)
-		on_datagram_sent(sk, regs);
-	else
-		on_datagram_received(sk, pid, regs, moved);
 }
 
 #endif

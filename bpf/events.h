@@ -16,6 +16,7 @@ enum event_kind {
 	EVENT_FORK = 7,
 	EVENT_DNS = 8,
 	EVENT_SECRET = 9,
+	EVENT_QUIC = 10,
 };
 
 enum direction {
@@ -47,6 +48,7 @@ enum connection_flag {
 	CONNECTION_LOST = 128,    /* `lost` is set */
 	CONNECTION_OURS = 256,    /* at the other end are we ourselves */
 	CONNECTION_MET = 512,     /* a call of it was to be captured */
+	CONNECTION_KTLS = 1024,   /* closed: the kernel was asked to do its TLS */
 };
 
 /* what user space says of a connection, in struct order */
@@ -244,6 +246,12 @@ struct dns_event {
 	__u32 attached;
 };
 
+/* A process received the beginning of a QUIC connection. */
+struct quic_event {
+	struct event_head head;
+	struct owner owner;
+};
+
 /* What a library was seen deriving keys from. Never in a recording that is not made for it. */
 struct secret_event {
 	struct event_head head;
@@ -290,6 +298,7 @@ _Static_assert(sizeof(struct order) == 24, "layout");
 _Static_assert(sizeof(struct judgement) == 16, "layout");
 _Static_assert(sizeof(struct dns_event) == 152, "layout");
 _Static_assert(sizeof(struct secret_event) == 152, "layout");
+_Static_assert(sizeof(struct quic_event) == 32, "layout");
 _Static_assert((DNS_MAX & (DNS_MAX + 1)) == 0, "the verifier's mask");
 _Static_assert(sizeof(struct process_event) == 64, "layout");
 _Static_assert((PROCESS_TEXT_MAX & (PROCESS_TEXT_MAX + 1)) == 0, "the verifier's mask");

@@ -86,6 +86,17 @@ static __always_inline void source_of_call(struct source *from, struct pt_regs *
 	}
 }
 
+/* The first buffer of the call: a message is rarely put together from several. */
+static __always_inline void first_buffer(struct source *from)
+{
+	struct iovec iov;
+
+	if (from->span || !from->entries || bpf_probe_read_user(&iov, sizeof(iov), from->iov))
+		return;
+	from->base = (__u64)iov.iov_base;
+	from->span = iov.iov_len;
+}
+
 static __always_inline struct connection *connection_of(const struct sock *sk)
 {
 	__u64 key = (__u64)sk;

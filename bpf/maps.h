@@ -87,6 +87,19 @@ struct {
 	__type(value, struct name_server);
 } name_servers SEC(".maps");
 
+struct quic_connection {
+	__u64 socket; /* address of struct sock */
+	__u64 id;     /* the first bytes of what the peer calls the connection */
+};
+
+/* QUIC connection to nothing, once it was told of; until pushed out; key: the socket, and what the peer calls it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct quic_connection);
+	__type(value, __u8);
+} quic_connections SEC(".maps");
+
 /*
  * What user space says of a connection; until another connection takes the place, which only costs copies; key: low
  * bits of the connection's id. Mapped into user space, so that an order costs no system call.

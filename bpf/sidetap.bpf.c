@@ -23,6 +23,7 @@ union {
 	struct dns_event dns;
 	struct exit_event exit;
 	struct secret_event secret;
+	struct quic_event quic;
 	struct order order;
 	struct judgement judgement;
 	enum event_kind event_kind;

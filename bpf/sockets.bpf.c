@@ -3,7 +3,7 @@
  * The socket path (kernels from 6.3 on): one program run per send or receive of a socket, after it happened. No other
  * system call pays anything.
  */
-#include "dns.h"
+#include "datagram.h"
 #include "io.h"
 
 static __always_inline void on_length(struct sock *sk, __s32 moved, int flags, __u8 direction)

@@ -3,7 +3,7 @@
  * The syscall path (kernels 5.10 to 6.2, or forced): one program at the exit of every system call. The arguments are
  * still in the saved registers then, so nothing is kept between entry and exit.
  */
-#include "dns.h"
+#include "datagram.h"
 #include "io.h"
 
 static __always_inline void on_moved(struct pt_regs *regs, __u32 fd, __s64 moved, __u8 direction, bool in_reach,

@@ -102,6 +102,8 @@ pub struct SocketInfo {
     pub remote: Address,
     /// The errno that ended it.
     pub error: Option<i32>,
+    /// Once it is closed: whether the kernel was asked to do its TLS.
+    pub kernel_tls: bool,
     /// Where the last event that found no room in the buffer ended, by [`Flow`].
     pub lost: [Option<u32>; 2],
 }
@@ -136,6 +138,11 @@ pub enum Event<'a> {
         info: Box<SocketInfo>,
         moved: u32,
         message: &'a [u8],
+    },
+    /// A process received the beginning of a QUIC connection.
+    Quic {
+        time: u64,
+        owner: Owner,
     },
     /// A process was made, or has become another program (`is_exec`).
     Process {
@@ -173,6 +180,8 @@ unsafe impl Plain for types::close_event {}
 unsafe impl Plain for types::process_event {}
 // SAFETY: as above.
 unsafe impl Plain for types::dns_event {}
+// SAFETY: as above.
+unsafe impl Plain for types::quic_event {}
 // SAFETY: as above.
 unsafe impl Plain for types::exit_event {}
 // SAFETY: as above.
@@ -245,6 +254,10 @@ impl<'a> Event<'a> {
                 let message = bytes.get(start..start.checked_add(event.attached as usize)?)?;
                 let info = Box::new(SocketInfo::from_kernel(&event.connection));
                 Some(Event::Dns { time: head.time, info, moved: event.moved, message })
+            }
+            types::event_kind::EVENT_QUIC => {
+                let event: types::quic_event = copied(bytes)?;
+                Some(Event::Quic { time: head.time, owner: Owner::from_kernel(head.pid, &event.owner) })
             }
             kind @ (types::event_kind::EVENT_EXEC | types::event_kind::EVENT_FORK) => {
                 let event: types::process_event = copied(bytes)?;
@@ -371,6 +384,7 @@ impl SocketInfo {
             local: address(c.family, &c.local, c.local_port),
             remote: address(c.family, &c.remote, c.remote_port),
             error: (c.error != 0).then_some(c.error),
+            kernel_tls: has(types::connection_flag::CONNECTION_KTLS),
             lost: c.lost.map(|position| (position != 0).then_some(position)),
         }
     }

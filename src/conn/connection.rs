@@ -20,7 +20,7 @@ use crate::proto::Head;
 use crate::proto::proxy::{self, Header};
 use crate::sink::queue::Outbox;
 use crate::stats::{Memory, Stats};
-use crate::tls::{self, Library, Secrets, Uncovered};
+use crate::tls::{self, KTLS, Library, Secrets, Uncovered};
 use crate::url;
 
 /// Body bytes ahead that are worth an order to the kernel.
@@ -108,6 +108,7 @@ struct Closing {
     time: u64,
     final_positions: [u32; 2],
     error: Option<i32>,
+    kernel_tls: bool,
 }
 
 #[derive(Default)]
@@ -333,7 +334,7 @@ impl Conn {
         if self.known.is_none() {
             self.open(info, env);
         }
-        self.closing = Some(Closing { time, final_positions, error: info.error });
+        self.closing = Some(Closing { time, final_positions, error: info.error, kernel_tls: info.kernel_tls });
     }
 
     /// Events found no room in a buffer: where the last ones of this connection ended.
@@ -513,6 +514,20 @@ impl Conn {
         }
     }
 
+    /// The kernel was asked to do its TLS, and has, where nothing else explains what was seen.
+    fn tell_kernel_tls(&mut self, env: &mut Env) {
+        let (Cover::Sealed(sealed), Some(known), false) = (&self.cover, &mut self.known, self.silent) else { return };
+        if !sealed.is_unopened() {
+            return;
+        }
+        let before = known.connection.tls.clone().unwrap_or_default();
+        if before.uncovered.is_none() {
+            env.stats.uncovered.add(&known.connection.process.exe, Some(KTLS));
+        }
+        let tls = Tls { uncovered: Some(Uncovered::Kernel), ..before };
+        known.connection = Arc::new(Connection { tls: Some(tls), ..(*known.connection).clone() });
+    }
+
     /// Whether the socket is gone and everything of it has come.
     pub(super) fn is_over(&self, settled: u64) -> bool {
         self.awaiting.is_none() && self.closing.as_ref().is_some_and(|closing| closing.time <= settled)
@@ -556,6 +571,9 @@ impl Conn {
             false => self.forget(env),
         }
         env.memory.release(std::mem::take(&mut self.accounted));
+        if self.closing.as_ref().is_some_and(|closing| closing.kernel_tls) {
+            self.tell_kernel_tls(env);
+        }
         let error = self.closing.as_ref().and_then(|closing| closing.error);
         self.report(env.wall(end), !stopping, error, env);
     }

@@ -5,6 +5,7 @@
 
 mod connection;
 mod dns;
+mod quic;
 mod records;
 mod sealed;
 mod stream;

@@ -101,6 +101,8 @@ pub(super) struct Sealed {
     /// What has come as it is, until the server has answered; then, if that was no hello, nothing is in TLS.
     early: Option<Vec<(Flow, Item)>>,
     is_clear: bool,
+    /// Bytes were passed on as not seen.
+    is_missing: bool,
     /// By [`Flow`]: where a direction stood when an earlier agent kept it, until its first bytes have come.
     stood: [Option<u32>; 2],
 }
@@ -118,6 +120,7 @@ impl Sealed {
             plain: Default::default(),
             early: Some(Vec::new()),
             is_clear: false,
+            is_missing: false,
             stood: [None; 2],
         }
     }
@@ -146,14 +149,17 @@ impl Sealed {
 
     /// Takes in what the streams have, as far as it can be opened or kept.
     pub(super) fn read(&mut self, streams: &mut [Stream; 2], is_server: bool, settled: u64, secrets: &Secrets) {
-        let Sealed { session, plain, early, is_clear, stood } = self;
+        let Sealed { session, plain, early, is_clear, is_missing, stood } = self;
         let flow_of = |side: Side| flow_of(side, is_server);
         if *is_clear {
             return plain.iter_mut().zip(streams).for_each(|(plain, stream)| {
                 std::iter::from_fn(|| stream.take(settled)).for_each(|item| plain.keep(item));
             });
         }
-        let mut out = |side: Side, piece: Piece| plain[flow_of(side) as usize].push(piece);
+        let mut out = |side: Side, piece: Piece| {
+            *is_missing |= matches!(piece, Piece::Unseen { .. });
+            plain[flow_of(side) as usize].push(piece);
+        };
         session.resume(settled, secrets, &mut out);
         let mut sides = [Side::Client, Side::Server];
         while !matches!(session.state(), State::NotTls | State::Uncovered(_)) {
@@ -189,6 +195,15 @@ impl Sealed {
         self.is_clear = true;
         for (flow, item) in self.early.take().unwrap_or_default() {
             self.plain[flow as usize].keep(item);
+        }
+    }
+
+    /// Whether something behind the handshake could not be opened.
+    pub(super) fn is_unopened(&self) -> bool {
+        match self.session.state() {
+            State::Handshake => self.is_missing,
+            State::Lost | State::Uncovered(_) => true,
+            State::Open | State::NotTls | State::Failed => false,
         }
     }
 

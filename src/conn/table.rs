@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::connection::{Conn, Env};
-use super::dns;
+use super::{dns, quic};
 use crate::bpf::{Data, Event};
 use crate::config::Tapped;
 use crate::exchange::Nanos;
@@ -111,6 +111,7 @@ impl Table {
                 });
             }
             Event::Dns { time, info, moved, message } => dns::answered(time, &info, moved, message, env),
+            Event::Quic { owner, .. } => quic::began(&owner, env),
             Event::Process { time, is_exec, info } => {
                 env.secrets.libraries.began(info.owner.pid, time);
                 let process = env.processes.learn(&info, time, is_exec);

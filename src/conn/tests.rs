@@ -2,9 +2,9 @@
 
 mod http2;
 mod joined;
-mod older;
 mod proxied;
 pub(crate) mod traffic;
+mod uncovered;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -179,6 +179,7 @@ fn info(role: Role) -> SocketInfo {
         local: address("10.0.0.1:80"),
         remote: address("10.0.0.2:5000"),
         error: None,
+        kernel_tls: false,
         lost: [None; 2],
     }
 }
@@ -600,6 +601,7 @@ fn time(event: &Event) -> u64 {
         Event::Process { time, .. }
         | Event::Exit { time, .. }
         | Event::Dns { time, .. }
+        | Event::Quic { time, .. }
         | Event::Secret { time, .. } => *time,
     }
 }

@@ -12,19 +12,25 @@ const OTHERS: &str = "others";
 /// Where no library was seen deriving secrets.
 pub const NONE: &str = "none";
 
+/// In place of a library: what is QUIC.
+pub const QUIC: &str = "quic";
+
 /// Counts by executable and library.
 #[derive(Debug, Default)]
 pub struct Uncovered(Mutex<BTreeMap<(Box<str>, &'static str), u64>>);
 
 impl Uncovered {
-    /// A connection of that executable cannot be opened. `library`: the one it is known to use.
-    pub fn add(&self, exe: &str, library: Option<&'static str>) {
+    /// A connection of that executable cannot be opened. `library`: the one it is known to use, or what does its work.
+    /// Whether it is the first of these.
+    pub fn add(&self, exe: &str, library: Option<&'static str>) -> bool {
         let mut counts = self.lock();
         let library = library.unwrap_or(NONE);
         let key = (Box::from(if exe.len() > LONGEST { OTHERS } else { exe }), library);
         let is_one_more = counts.len() >= MOST && !counts.contains_key(&key);
         let key = if is_one_more { (OTHERS.into(), library) } else { key };
-        *counts.entry(key).or_default() += 1;
+        let count = counts.entry(key).or_default();
+        *count += 1;
+        *count == 1
     }
 
     pub fn total(&self) -> u64 {
@@ -48,14 +54,14 @@ mod tests {
     #[test]
     fn they_are_counted_by_program_and_library() {
         let uncovered = Uncovered::default();
-        uncovered.add("/bin/b", None);
-        uncovered.add("/bin/a", Some("openssl"));
-        uncovered.add("/bin/b", None);
+        let is_first = [("/bin/b", None), ("/bin/a", Some("openssl")), ("/bin/b", None), ("/bin/b", Some(QUIC))];
+        let is_first = is_first.map(|(exe, library)| uncovered.add(exe, library));
+        assert_eq!(is_first, [true, true, false, true]);
         uncovered.add(&"x".repeat(LONGEST + 1), None);
         let all = uncovered.all();
         let all: Vec<_> = all.iter().map(|(exe, library, count)| (&**exe, *library, *count)).collect();
-        assert_eq!(all, [("/bin/a", "openssl", 1), ("/bin/b", NONE, 2), (OTHERS, NONE, 1)]);
-        assert_eq!(uncovered.total(), 4);
+        assert_eq!(all, [("/bin/a", "openssl", 1), ("/bin/b", NONE, 2), ("/bin/b", QUIC, 1), (OTHERS, NONE, 1)]);
+        assert_eq!(uncovered.total(), 5);
     }
 
     #[test]

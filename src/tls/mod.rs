@@ -34,7 +34,7 @@ pub use keys::Epoch;
 pub use libraries::{Libraries, Library};
 pub use record::{looks_like_client, sealed_record};
 pub use secrets::{LogLabel, Secret, Secrets};
-pub use session::{Info, Session, State, Uncovered};
+pub use session::{Info, KTLS, Session, State, Uncovered};
 
 use crate::conn::Why;
 

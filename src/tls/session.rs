@@ -20,6 +20,9 @@ use crate::conn::Why;
 const FATAL: u8 = 2;
 const CLOSE_NOTIFY: u8 = 0;
 
+/// Where it is not a library that seals.
+pub const KTLS: &str = "ktls";
+
 /// How long a secret may be missed after all events up to then were taken in, in ns: a library derives it within its
 /// handshake, but the process may have to wait for its turn, or for a crypto engine.
 pub(super) const PATIENCE: u64 = 5_000_000_000;
@@ -58,6 +61,8 @@ pub enum Uncovered {
     Renegotiated,
     /// Its handshake was before the agent looked.
     Older,
+    /// The kernel seals and opens its records (kTLS): they are not between it and the process.
+    Kernel,
 }
 
 impl fmt::Display for Uncovered {
@@ -69,6 +74,7 @@ impl fmt::Display for Uncovered {
             Uncovered::Cipher => "cipher",
             Uncovered::Renegotiated => "renegotiated",
             Uncovered::Older => "older",
+            Uncovered::Kernel => KTLS,
         })
     }
 }
