@@ -361,7 +361,7 @@ impl Conn {
 
     /// The client's first bytes, in one piece mostly, say what all others are.
     fn decide(&mut self, first: &Data) {
-        let is_first = self.streams[first.flow as usize].position() == Some(first.position);
+        let is_first = self.records.is_none() && self.streams[first.flow as usize].position() == Some(first.position);
         if is_first && (self.is_behind_header || Header::at_start(first.payload) == Header::No) {
             self.cover = Cover::of(first.payload);
         }
@@ -425,16 +425,19 @@ impl Conn {
     fn decide_late(&mut self, settled: u64) {
         let Some(known) = &self.known else { return };
         let [asked, answered] = flows(known.is_server);
-        let header = self.header(asked);
+        let is_settled = |stream: &mut Stream| stream.front_time().is_some_and(|time| time <= settled);
+        let is_older = self.records.is_some();
+        let header = match !is_older || is_settled(&mut self.streams[asked as usize]) {
+            true => self.header(asked),
+            false => Header::No,
+        };
         if let Header::Of(len) = header {
             self.streams[asked as usize].step_over(len as u64);
             self.is_behind_header = true;
         }
-        let is_settled = |stream: &mut Stream| stream.front_time().is_some_and(|time| time <= settled);
         let (has_asked, has_answered) =
             (is_settled(&mut self.streams[asked as usize]), is_settled(&mut self.streams[answered as usize]));
         // Joined midway, what comes first is not known before.
-        let is_older = self.streams[asked as usize].next().is_none();
         if is_older && !has_asked && !has_answered {
             return;
         }
@@ -457,13 +460,12 @@ impl Conn {
         }
     }
 
-    /// What may be in front of all that the client sends. Not known of a connection joined midway.
+    /// What may be in front of all that the client sends.
     fn header(&self, asked: Flow) -> Header {
-        let stream = &self.streams[asked as usize];
-        if self.is_behind_header || stream.next().is_none() {
+        if self.is_behind_header {
             return Header::No;
         }
-        Header::at_start(&stream.first_bytes(proxy::LONGEST))
+        Header::at_start(&self.streams[asked as usize].first_bytes(proxy::LONGEST))
     }
 
     /// Joined midway, and there were records of TLS, and nothing that is not within TLS.
@@ -700,8 +702,9 @@ impl Conn {
 /// Bytes that went that way. `final_position`: where the socket stood in the end.
 fn moved(stream: &Stream, final_position: Option<u32>) -> u64 {
     let (Some(first), Some(next)) = (stream.first(), stream.next()) else { return 0 };
+    // It stands before what comes next where a header that was stepped over has not come whole.
     let beyond = final_position.map_or(0, |position| position.wrapping_sub(next as u32) as i32);
-    next.saturating_sub(first) + u64::try_from(beyond).unwrap_or(0)
+    next.saturating_sub(first).saturating_add_signed(beyond.into())
 }
 
 /// Feeds what there is to the decoders until neither side can go on: the side whose bytes were moved first

@@ -238,7 +238,9 @@ impl Stream {
 
     /// The next bytes are not handed out: so many, whether they have come or not.
     pub fn step_over(&mut self, count: u64) {
-        self.next = self.next.map(|next| next + count);
+        let at = self.next.or(self.pieces.front().map(|piece| piece.start));
+        self.first = self.first.or(at);
+        self.next = at.map(|at| at + count);
         self.drop_old();
     }
 

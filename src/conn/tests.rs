@@ -828,6 +828,8 @@ fn wild() -> impl Strategy<Value = Wild> {
     let payload = prop_oneof![
         (0usize..3, kind()).prop_map(|(id, kind)| kind.request(id)),
         (0usize..3, kind()).prop_map(|(id, kind)| kind.response(id)),
+        Just(proxied::LINE.to_vec()),
+        Just(proxied::binary()),
         vec(any::<u8>(), 0..40),
     ];
     let beyond = prop_oneof![4 => Just(0), 1 => 0u32..1000, 1 => Just(u32::MAX)];
