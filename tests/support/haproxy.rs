@@ -99,6 +99,13 @@ impl Haproxy {
         Haproxy::start_in(folder, &config, root.command())
     }
 
+    /// As [`Haproxy::with`], by a copy of the program that only the test knows.
+    pub fn with_exe(exe: &Path, proxies: &str) -> Haproxy {
+        let folder = Scratch::new("haproxy");
+        let config = on_base(&folder, proxies);
+        Haproxy::start_in(folder, &config, Command::new(exe))
+    }
+
     /// As [`Haproxy::with`], with an `/etc/hosts` of its own, as in a container.
     pub fn with_hosts(proxies: &str, hosts: &str) -> Haproxy {
         let folder = Scratch::new("haproxy");

@@ -1,7 +1,7 @@
 //! The agent under test.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -79,6 +79,15 @@ pub struct Sidetap {
     program: Program,
     output: Output,
     pub folder: Scratch,
+}
+
+/// Of requests with ids, some of those that were recorded less often than others.
+fn rare(transactions: &[Transaction]) -> String {
+    let mut times = BTreeMap::<&str, usize>::new();
+    transactions.iter().for_each(|transaction| *times.entry(transaction.id()).or_default() += 1);
+    let most = times.values().max().copied().unwrap_or_default();
+    let rare: Vec<_> = times.iter().filter(|&(_, &count)| count < most).take(20).collect();
+    if rare.is_empty() { String::new() } else { format!(", fewer than {most} of {rare:?}") }
 }
 
 impl Sidetap {
@@ -177,7 +186,11 @@ impl Sidetap {
             let brief = |t: &Transaction| format!("{} {} {} {}", t.direction(), t.method(), t.url(), t.status());
             let last: Vec<String> = output.transactions.iter().rev().take(20).map(brief).collect();
             let count = output.transactions.len();
-            panic!("not within {limit:?}: {what}; {count} transactions, the last are {last:#?}{}", program.tail());
+            let rare = rare(&output.transactions);
+            panic!(
+                "not within {limit:?}: {what}; {count} transactions{rare}, the last are {last:#?}{}",
+                program.tail()
+            );
         }
     }
 
