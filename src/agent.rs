@@ -156,7 +156,13 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
         }
     }
     drop(runtimes);
-    pipeline.pass(u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
+    pipeline.pass(u64::MAX, |pass| {
+        // The workers look once a second.
+        if kernel.lost_data() > 0 {
+            pipeline.table.find_losses(0, 1, bpf::boot_time(), &mut pass.env);
+        }
+        pipeline.table.finish(&mut pass.env);
+    });
     let counters = kernel.counters();
     // With the pipeline goes the outbox, and with it the sinks' queues end.
     drop((server, state, pipeline));

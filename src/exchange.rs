@@ -291,6 +291,8 @@ pub struct ConnectionEvent {
     pub observed: Nanos,
     pub bytes_sent: u64,
     pub bytes_received: u64,
+    /// Of both: what did not arrive here.
+    pub bytes_lost: u64,
     pub transactions: u64,
     /// The connection is closed; this is its last event.
     pub finalized: bool,

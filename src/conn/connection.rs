@@ -596,6 +596,7 @@ impl Conn {
             observed,
             bytes_sent: moved(Flow::Sent),
             bytes_received: moved(Flow::Received),
+            bytes_lost: self.streams.iter().map(Stream::lost).sum(),
             transactions: self.transactions,
             finalized,
             error: error.map(errno_name),

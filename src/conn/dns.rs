@@ -76,6 +76,7 @@ fn report(time: u64, info: &SocketInfo, moved: u32, env: &mut Env) {
         observed,
         bytes_sent: 0,
         bytes_received: moved.into(),
+        bytes_lost: 0,
         transactions: 1,
         finalized: true,
         error: None,

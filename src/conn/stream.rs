@@ -88,6 +88,10 @@ pub struct Stream {
     skip_to: Option<u64>,
     /// The kernel only sends calls that begin like a message.
     is_looking: bool,
+    /// Bytes handed out as lost.
+    lost: u64,
+    /// What goes by is no loss any more.
+    is_unwanted: bool,
 }
 
 impl Stream {
@@ -105,12 +109,18 @@ impl Stream {
 
     /// Gives up what is held back: nothing of the stream is wanted any more.
     pub fn forget(&mut self) {
-        *self = Stream { next: self.next, first: self.first, ..Stream::default() };
+        let Stream { next, first, lost, .. } = *self;
+        *self = Stream { next, first, lost, is_unwanted: true, ..Stream::default() };
     }
 
     /// Position of the first byte known of, continued to 64 bits.
     pub fn first(&self) -> Option<u64> {
         self.first
+    }
+
+    /// Bytes so far that were moved and did not arrive here.
+    pub fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// The next byte's position, continued to 64 bits.
@@ -271,6 +281,16 @@ impl Stream {
 
     /// What comes next; none while it is not known. `settled`: all events up to that time have been taken in.
     pub fn take(&mut self, settled: u64) -> Option<Item> {
+        let item = self.take_next(settled)?;
+        if let Item::Unseen { len, why: Why::Lost, .. } = item
+            && !self.is_unwanted
+        {
+            self.lost += len;
+        }
+        Some(item)
+    }
+
+    fn take_next(&mut self, settled: u64) -> Option<Item> {
         loop {
             let Some(first) = self.pieces.front() else { return self.take_end() };
             let (start, time) = (first.start, first.time);

@@ -722,6 +722,8 @@ proptest! {
         let mut bench = Bench::new();
         play(&mut bench, &script, &arrival, &fate);
         bench.assert_empty();
+        let lost = script.calls.iter().enumerate().filter(|&(number, _)| matches!(fate(number), Fate::Lost));
+        prop_assert_eq!(bench.events[0].bytes_lost, lost.map(|(_, call)| call.bytes.len() as u64).sum::<u64>());
         prop_assert_eq!(bench.exchanges.len(), kinds.len());
         for (id, (exchange, kind)) in bench.exchanges.iter().zip(&kinds).enumerate() {
             let (request, response) = (exchange.request.as_ref().unwrap(), exchange.response.as_ref().unwrap());

@@ -108,6 +108,9 @@ pub(super) fn append_connection(out: &mut Vec<u8>, event: &ConnectionEvent) {
     event_end(&mut json, "destination", connection.destination(), ingress.then_some(&*connection.process));
     json.number("bytes_sent", event.bytes_sent);
     json.number("bytes_received", event.bytes_received);
+    if event.bytes_lost > 0 {
+        json.number("bytes_lost", event.bytes_lost);
+    }
     json.number("transactions", event.transactions);
     json.boolean("finalized", event.finalized);
     json.text("error", event.error.as_deref().unwrap_or_default());

@@ -133,6 +133,7 @@ mod tests {
             observed: 0,
             bytes_sent: 0,
             bytes_received: 0,
+            bytes_lost: 0,
             transactions: 0,
             finalized: true,
             error: None,

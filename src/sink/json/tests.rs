@@ -543,6 +543,7 @@ fn event() -> ConnectionEvent {
         observed: START + 1_000_000_000,
         bytes_sent: 120,
         bytes_received: 3400,
+        bytes_lost: 0,
         transactions: 2,
         finalized: true,
         error: None,
@@ -581,6 +582,7 @@ fn connection_events() {
     let mut refused =
         ConnectionEvent { protocol: None, opened: None, error: Some("ECONNREFUSED".to_owned()), ..event() };
     refused.connection = ingress().connection;
+    refused.bytes_lost = 24;
     assert_snapshot!(keys_in_lines(&written(&Record::Connection(Box::new(refused)))), @r#"
     {
     "type":"connection",
@@ -603,6 +605,7 @@ fn connection_events() {
     "image":"haproxy:2.9-alpine"}},
     "bytes_sent":120,
     "bytes_received":3400,
+    "bytes_lost":24,
     "transactions":2,
     "finalized":true,
     "error":"ECONNREFUSED"}

@@ -271,6 +271,9 @@ fn of_connection(event: &ConnectionEvent) -> LogRecord {
     all.text("sidetap.direction", connection.direction.name());
     all.int("sidetap.bytes_sent", event.bytes_sent);
     all.int("sidetap.bytes_received", event.bytes_received);
+    if event.bytes_lost > 0 {
+        all.int("sidetap.bytes_lost", event.bytes_lost);
+    }
     all.int("sidetap.transactions", event.transactions);
     all.value("sidetap.finalized", AnyValue { value: Some(Value::BoolValue(event.finalized)) });
     let severity = if event.error.is_some() { SeverityNumber::Warn } else { SeverityNumber::Info };
