@@ -25,6 +25,7 @@ class Seen:
     """A transaction as sidetap wrote it."""
 
     id: str  # of the request's header, else of the response's
+    connection: str  # sidetap's number of it
     other_id: str | None  # of the response's header, where both have one
     side: str  # ingress or egress
     pid: int
@@ -53,16 +54,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class Link:
-    """A connection as sidetap wrote it when it closed."""
+    """A connection as sidetap wrote it last."""
 
+    id: str
     source: str
     destination: str
     pid: int
     sent: int
     received: int
-    transactions: int
-    older: bool
-    error: str | None
+    lost: int  # bytes of both
+    is_closed: bool
 
 
 @dataclass
@@ -70,12 +71,12 @@ class Recorded:
     """All that an agent wrote."""
 
     seen: list[Seen] = field(default_factory=list)
-    links: list[Link] = field(default_factory=list)
+    links: dict[str, Link] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: "Recorded") -> None:
         self.seen += other.seen
-        self.links += other.links
+        self.links |= other.links
         for key, value in other.counters.items():
             self.counters[key] = self.counters.get(key, 0) + value
 
@@ -115,6 +116,8 @@ tap:
         text = self.child.err.read_text(errors="replace")
         if status != 0 or "panicked" in text:
             raise RuntimeError(f"sidetap ended with exit status {status}:\n{text[-2000:]}")
+        if "did not take its last records" in text:
+            raise RuntimeError(f"sidetap gave up what its store had not written:\n{text[-2000:]}")
         recorded = Recorded()
         counted = re.findall(r"counters (.*)", text)
         if not counted:
@@ -124,10 +127,10 @@ tap:
             if record["type"] == "http_transaction":
                 if int(record["metadata"]["process_id"]) in pids:
                     recorded.seen.append(_seen(record))
-            elif record["type"] == "connection" and record["finalized"]:
+            elif record["type"] == "connection":
                 link = _link(record)
                 if link.pid in pids:
-                    recorded.links.append(link)
+                    recorded.links[link.id] = link
         return recorded
 
 
@@ -150,6 +153,7 @@ def _seen(record: dict) -> Seen:
         path = f"{path}?{request['query']}"
     return Seen(
         id=ids[0] or ids[1] or "-",
+        connection=record["metadata"]["connection_id"],
         other_id=ids[1] if ids[0] else None,
         side="ingress" if record["direction"] == "ingress" else "egress",
         pid=int(record["metadata"]["process_id"]),
@@ -197,7 +201,7 @@ def _part(message: dict) -> Part:
 def _link(record: dict) -> Link:
     owner = [record.get(end, {}).get("process", {}).get("pid") for end in ("source", "destination")]
     return Link(
-        _end(record, "source"), _end(record, "destination"), next((pid for pid in owner if pid), 0),
-        record["bytes_sent"], record["bytes_received"], record["transactions"],
-        "opened" not in record, record.get("error"),
+        record["connection_id"], _end(record, "source"), _end(record, "destination"),
+        next((pid for pid in owner if pid), 0), record["bytes_sent"], record["bytes_received"],
+        record.get("bytes_lost", 0), record["finalized"],
     )  # fmt: skip

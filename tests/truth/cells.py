@@ -24,15 +24,22 @@ class Cell:
     setting: Setting
     client: str = "raw"
     join: str = "first"  # first: the agent is; midway; restarted
-    load: str = "light"  # light, many, full, neighbours, stopped
+    load: str = "light"  # light, bulk, many, full, neighbours, stopped
     losses: bool = False  # made on purpose
-    timed: bool = True  # HAProxy's timers are an oracle here
+    is_busy: bool = False  # HAProxy is, so that a turn of its loop takes milliseconds
     allowed: frozenset[str] = frozenset()  # what any transaction may have in `incomplete`
+    short: bool = True  # belongs to the short form
+
+    def timed(self) -> str:
+        """Which of HAProxy's timers are right, since it reads its clock once in each turn of its loop: "each"; "most" where
+        many ask at once; "none" where one turn takes as long as hundreds of requests, or as its neighbours let it."""
+        if self.load in ("many", "neighbours"):
+            return "none"
+        return "most" if self.is_busy or self.load not in ("light", "bulk") else "each"
 
     def is_alone(self) -> bool:
         """Whether it needs servers and an agent of its own."""
         return self.join != "first" or self.load != "light" or any(f"/{name}/" in self.name for name in ALONE)
-    short: bool = True  # belongs to the short form
 
 
 PYTHON = Setting(proxy=True, server="python", path="")
@@ -77,6 +84,8 @@ SHAPES: list[tuple[str, Shape, list[Setting]]] = [
 ]
 # These end their server, or have requests without an id.
 ALONE = ("killed", "client-timeout")
+# Several clients ask at once.
+BUSY = ("crowd",)
 
 
 def cells() -> list[Cell]:
@@ -90,7 +99,7 @@ def cells() -> list[Cell]:
 def _all() -> Iterator[Cell]:
     for name, shape, settings in SHAPES:
         for setting in settings:
-            yield Cell(f"{_servers(setting)}/{name}/raw", shape, setting, timed=_is_timed(name))
+            yield Cell(f"{_servers(setting)}/{name}/raw", shape, setting, is_busy=name in BUSY)
     for chain in (NGINX, PYTHON):
         yield Cell(f"{_servers(chain)}/single/curl", shapes.curled, chain, client="curl")
     yield from _alone()
@@ -98,12 +107,6 @@ def _all() -> Iterator[Cell]:
     yield from _joined()
     yield from _loaded()
     yield from _in_tls()
-
-
-def _is_timed(shape: str) -> bool:
-    """HAProxy's timers of a pipelined request start once the one before it is answered; and its clock stands still for a
-    turn of its loop, which takes milliseconds while it is busy."""
-    return "pipelined" not in shape and shape != "crowd"
 
 
 def _servers(setting: Setting) -> str:
@@ -139,9 +142,9 @@ def _in_tls() -> Iterator[Cell]:
     for place, (base, names) in wanted.items():
         setting = replace(base, tls=place)
         for name in names:
-            yield Cell(f"{_servers(setting)}/{name}/raw", functions[name], setting, timed=_is_timed(name))
-        # HAProxy's clock stands still while it decrypts an upload.
-        yield Cell(f"{_servers(setting)}/single/curl", shapes.curled, setting, client="curl", timed=False)
+            yield Cell(f"{_servers(setting)}/{name}/raw", functions[name], setting, is_busy=name in BUSY)
+        # It decrypts an upload in one turn.
+        yield Cell(f"{_servers(setting)}/single/curl", shapes.curled, setting, client="curl", is_busy=True)
     both = replace(NGINX, tls="both")
     yield Cell(f"{_servers(both)}/load/h2load", shapes.h2load(1), both, client="h2load", load="full")
 
@@ -153,14 +156,19 @@ def _sized() -> Iterator[Cell]:
     for name, sizes, arguments, short in plans:
         base = Setting(proxy=True, server="nginx", path="", sizes=sizes, arguments=arguments, max_body=100 * MIB)
         python = replace(base, server="python")
-        yield Cell(f"haproxy+nginx/{name}/raw", shapes.sizes, base, short=short)
-        yield Cell(f"haproxy+nginx/{name}/raw+splice", shapes.sizes, replace(base, splice=True), short=short)
-        yield Cell(f"haproxy+python/{name}/raw", shapes.sizes, python, short=short)
-        yield Cell(f"haproxy+python/{name}-up/raw", shapes.uploads, python, short=short)
-        yield Cell(f"haproxy+python/{name}-up/raw+splice", shapes.uploads, replace(python, splice=True), short=short)
-        yield Cell(f"nginx/{name}/raw", shapes.sizes, replace(base, proxy=False), short=short)
-        yield Cell(f"nginx/{name}/raw+sendfile", shapes.sizes, replace(base, proxy=False, sendfile=True), short=short)
-        yield Cell(f"python/{name}-up/raw", shapes.uploads, replace(python, proxy=False), short=short)
+        rows = [
+            ("raw", shapes.sizes, base),
+            ("raw+splice", shapes.sizes, replace(base, splice=True)),
+            ("raw", shapes.sizes, python),
+            ("raw", shapes.uploads, python),
+            ("raw+splice", shapes.uploads, replace(python, splice=True)),
+            ("raw", shapes.sizes, replace(base, proxy=False)),
+            ("raw+sendfile", shapes.sizes, replace(base, proxy=False, sendfile=True)),
+            ("raw", shapes.uploads, replace(python, proxy=False)),
+        ]
+        for client, shape, setting in rows:
+            up = "-up" if shape is shapes.uploads else ""
+            yield Cell(f"{_servers(setting)}/{name}{up}/{client}", shape, setting, load="bulk", short=short)
 
 
 def _joined() -> Iterator[Cell]:
@@ -175,7 +183,7 @@ def _joined() -> Iterator[Cell]:
                 pipelined = "pipelined" in name
                 # A response to a request from before the agent may come first; which is whose, nobody can tell.
                 allowed = frozenset({"pairing_uncertain"} if pipelined else ())
-                yield Cell(f"{_servers(setting)}/{name}/raw+{join}", shape, setting, join=join, timed=_is_timed(name),
+                yield Cell(f"{_servers(setting)}/{name}/raw+{join}", shape, setting, join=join, is_busy=name in BUSY,
                            allowed=allowed)  # fmt: skip
 
 

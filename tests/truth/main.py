@@ -16,7 +16,7 @@ from .process import Failed, allow_open_files
 from .soak import soak
 from .verdict import Verdict
 
-# The bar of durations is that of a quiet machine: a cell in which nothing else is wrong gets so many runs.
+# The bar of durations is that of a quiet machine, and so is a loss: a cell in which nothing else is wrong gets so many runs.
 TRIES = 4
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,34 +41,32 @@ def set_up() -> str:
         return os.path.abspath(answer.read())
 
 
-def matrix(binary: str, chosen: list[Cell], keep: Path | None, may_be_late: bool) -> bool:
-    """Runs the cells. Whether all passed. `may_be_late`: or were only late, a few times each, in every run."""
+def matrix(binary: str, chosen: list[Cell], keep: Path | None, is_shared: bool) -> bool:
+    """Runs the cells. Whether all passed. `is_shared`: others have the CPUs too; so cells do that were only late, a few
+    times each, in every run, or lost a little and account for it."""
     began = time.monotonic()
     print(f"\n[3/3] {len(chosen)} cells\n\n{report.heading()}", flush=True)
     results: list[tuple[Cell, Verdict | str]] = []
     for group in _groups(chosen, keep):
         for cell, verdict in zip(group, _group(group, binary, keep), strict=True):
             results.append((cell, verdict))
-            _tell(cell, verdict)
+            print(report.row(cell.name, verdict), flush=True)
+            for line in report.reasons(verdict):
+                print(line, flush=True)
     report.keep(ROOT / "target/truth.json", results, time.monotonic() - began)
     verdicts = [verdict for _, verdict in results if isinstance(verdict, Verdict)]
     made, recorded = sum(one.made for one in verdicts), sum(one.recorded for one in verdicts)
     passed = sum(one.passed() for one in verdicts)
     late = sum(one.is_seldom_late() for one in verdicts)
-    print(f"\n{passed} of {len(verdicts)} cells passed, {late} late, {len(results) - len(verdicts)} skipped; {recorded:,} of {made:,}"
-          f" transactions recorded; {time.monotonic() - began:.0f} s; target/truth.json")  # fmt: skip
-    # Again, since only the end of a long log may be at hand.
+    starved = sum(one.is_accounted_for() for one in verdicts)
+    print(f"\n{passed} of {len(verdicts)} cells passed, {late} late, {starved} lost and accounted for,"
+          f" {len(results) - len(verdicts)} skipped; {recorded:,} of {made:,} transactions recorded;"
+          f" {time.monotonic() - began:.0f} s; target/truth.json")  # fmt: skip
+    # Once more, since of a long log often only the end is at hand.
     for cell, verdict in results:
-        if isinstance(verdict, Verdict) and not verdict.passed():
-            _tell(cell, verdict)
-    return passed + (late if may_be_late else 0) == len(verdicts) > 0
-
-
-def _tell(cell: Cell, verdict: Verdict | str) -> None:
-    print(report.row(cell.name, verdict), flush=True)
-    if isinstance(verdict, Verdict) and not verdict.passed():
-        for line in [*verdict.problems, *verdict.told]:
-            print(f"    {line}", flush=True)
+        if reasons := report.reasons(verdict):
+            print("\n".join([report.row(cell.name, verdict), *reasons]), flush=True)
+    return passed + (late + starved if is_shared else 0) == len(verdicts) > 0
 
 
 def _groups(chosen: list[Cell], keep: Path | None) -> list[list[Cell]]:
@@ -84,7 +82,7 @@ def _group(cells: list[Cell], binary: str, keep: Path | None) -> list[Verdict] |
         folder.mkdir(parents=True)
     verdicts = _run(cells, binary, folder)
     for number, cell in enumerate(cells):
-        while verdicts[number].is_late_only() and verdicts[number].tries < TRIES and not keep:
+        while verdicts[number].may_be_the_machine() and verdicts[number].tries < TRIES and not keep:
             tries = verdicts[number].tries
             verdicts[number] = _run([cell], binary, None)[0]
             verdicts[number].tries = tries + 1
@@ -102,7 +100,8 @@ def _run(cells: list[Cell], binary: str, folder: Path | None) -> list[Verdict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="the cells that scripts/test runs, on machines"
-                        " whose CPUs others have too: a cell that was only late, and seldom, is told and does not fail")  # fmt: skip
+                        " whose CPUs others have too: a cell that was only late, and seldom, or that lost a little and"
+                        " accounts for it, is told and does not fail")  # fmt: skip
     parser.add_argument("--only", metavar="REGEX", default="", help="cells whose name matches")
     parser.add_argument("--list", action="store_true", help="name the cells and run none")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave each cell's files there")
@@ -120,7 +119,7 @@ def main() -> None:
         if options.soak is not None:
             sys.exit(not soak(set_up(), options.soak, options.capture_path, options.tls))
         sys.exit(not matrix(set_up(), chosen, options.keep.resolve() if options.keep else None,
-                            may_be_late=options.short))  # fmt: skip
+                            is_shared=options.short))  # fmt: skip
     except Failed as error:
         sys.exit(f"truth: {error}")
     except KeyboardInterrupt:

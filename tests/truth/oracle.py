@@ -24,10 +24,12 @@ UNKNOWN = Body(None, None)
 @dataclass(frozen=True)
 class Timer:
     """HAProxy's: the difference of two times since the accept, each cut to whole milliseconds, so it stands for anything
-    from one less to one more. `exact`: else it is only an upper bound."""
+    from one less to one more. What is recorded may be shorter where the timer is not a `least`, longer where it is not a
+    `most`."""
 
     value: int
-    exact: bool = True
+    least: bool = True
+    most: bool = True
 
 
 @dataclass
@@ -100,11 +102,13 @@ def _ingress(line: Logged, made: Made | None, served: list[Served], world: World
     elif served and served[-1].response_whole:
         one.request, one.response = Body(served[-1].got, served[-1].got_sha), _sent(served[-1])
     if line.ending == "--" and line.active_ms >= 0:
-        # Where the end of the connection is that of the response, HAProxy waits for it; after an upgrade, for the end of
-        # the tunnel; and its timer of the first request in TLS starts with the end of the handshake.
-        ends_later = line.path.startswith("/close/") or line.status == 101
-        is_exact = not ends_later and not world.setting.is_tls("front")
-        one.duration = Timer(line.active_ms, exact=is_exact)
+        # Where the end of the connection is that of the response, HAProxy waits for it; and its timer of the first
+        # request in TLS starts with the end of the handshake; and an upgraded one lasts as long as the tunnel.
+        is_least = not line.path.startswith("/close/") and not world.setting.is_tls("front") and line.status != 101
+        # Of a request that came behind others at once, HAProxy's times start when it is done with those: what lies between
+        # is the duration's alone, and the client's to judge.
+        is_behind = made.is_behind if made else world.is_pipelined
+        one.duration = Timer(line.active_ms, least=is_least, most=not is_behind)
     # Interim responses and what follows an upgrade are in its counts and not in ours.
     if line.ending == "--" and line.status > 101 and not (made and made.is_continued):
         one.proxy_bytes = (line.uploaded, line.read)
@@ -160,8 +164,8 @@ def _egress(one: Served, line: Logged | None, back: str, world: World) -> Expect
     is_its = line is not None and line.own == one.peer
     if line and is_its and line.ending == "--" and line.retries == 0 and line.response_ms >= 0:
         # Its timer starts before the request's body, and ends once the client has everything.
-        found.ttfb = Timer(line.response_ms, exact=one.request_whole and one.got == 0)
-        found.duration = Timer(line.response_ms + max(line.data_ms, 0), exact=False)
+        found.ttfb = Timer(line.response_ms, least=one.request_whole and one.got == 0)
+        found.duration = Timer(line.response_ms + max(line.data_ms, 0), least=False)
     if line and is_its and line.ending[0] in "CcSs" and line.ending[1] in "DH" and one.response_whole:
         # HAProxy went before the server's end.
         found.allowed |= {"response_aborted", "response_missing"}

@@ -78,6 +78,15 @@ class Child:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
 
+def sleeps(pid: int) -> bool:
+    """Whether no thread of the process runs or wants to; true of one that is gone (proc(5): /proc/pid/stat)."""
+    try:
+        stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return all(stat.rpartition(")")[2].split()[0] in "SZX" for stat in stats)
+
+
 # Ports are taken in turn from below those that the kernel gives to clients, each once a run: a port that a dead server
 # or a client has just used would carry strangers.
 _next_port = 20000 + os.getpid() % 5000

@@ -23,7 +23,22 @@ def row(name: str, verdict: Verdict | str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def reasons(verdict: Verdict | str) -> list[str]:
+    """Lines that say why a cell did not pass; none where it did, or was skipped."""
+    if isinstance(verdict, str) or verdict.passed():
+        return []
+    lines = [*verdict.problems, *verdict.told]
+    if verdict.made == 0:
+        lines.append("no request was made")
+    if verdict.starved:
+        lines.append(f"{verdict.lost_events} events found no room in a buffer: {verdict.touched} transactions are marked,"
+                     f" {verdict.unrecorded} not recorded")  # fmt: skip
+    return [f"    {line}" for line in lines]
+
+
 def _word(verdict: Verdict) -> str:
+    if verdict.is_accounted_for():
+        return "LOST, accounted for"
     if not verdict.passed():
         return "LATE" if verdict.is_seldom_late() else "WRONG"
     return "ok" if verdict.tries == 1 else f"ok in run {verdict.tries}"

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import statistics
 import subprocess
 import tempfile
 import threading
@@ -12,9 +13,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from . import losses
 from .cells import Cell
+from .losses import Losses
 from .oracle import expected
-from .process import LIMIT, Failed
+from .process import LIMIT, Failed, sleeps
 from .servers import exe
 from .verdict import Verdict, judge
 from .wire import Connection
@@ -63,11 +66,18 @@ def _run_alone(cell: Cell, world: World) -> Verdict:
     wanted = [one for one in expected(world) if _round(one.id) in expecting or cell.client == "h2load"]
     for one in wanted:
         one.allowed |= cell.allowed
-    verdict = judge(wanted, world.recorded, cell.losses, cell.timed and cell.load == "light")
+    # Where processes that want all of every CPU were let loose, the agent may come too late.
+    starved = not cell.losses and cell.load != "light" and losses.happened(world.recorded)
+    lost = Losses(world.recorded) if cell.losses or starved else None
+    verdict = judge(wanted, world.recorded, lost, cell.timed())
+    verdict.starved = starved
+    if cell.losses and verdict.lost_events == 0:
+        verdict.problems.append("nothing was lost, so nothing was shown")
     _check_oracles(cell, world, verdict)
-    if not cell.losses:
-        _check_links(world.links, world, verdict)
-        _check_counters(world, verdict)
+    if not lost:
+        _check_times(world, verdict)
+    _check_links(world.links, world, verdict)
+    _check_counters(world, lost, verdict)
     return verdict
 
 
@@ -96,13 +106,13 @@ def _run_together(cells: list[Cell], world: World) -> list[Verdict]:
         rounds -= {f"r{other}" for other in range(len(cells)) if other != number}
         wanted = [one for one in every if _round(one.id) in rounds or not number and one.id == "-"]
         seen = [seen for seen in world.recorded.seen if _round(seen.id) in rounds]
-        verdict = judge(wanted, replace(world.recorded, seen=seen), False, cell.timed)
+        verdict = judge(wanted, replace(world.recorded, seen=seen), None, cell.timed())
         if broken[number]:
             verdict.problems.append(broken[number])
         _check_links(links[number], world, verdict)
         verdicts.append(verdict)
     _check_oracles(cells[0], world, verdicts[0])
-    _check_counters(world, verdicts[0])
+    _check_counters(world, None, verdicts[0])
     return verdicts
 
 
@@ -137,14 +147,14 @@ def _rounds(cell: Cell, world: World) -> set[str]:
 
 
 def _settle(world: World) -> None:
-    """Until the servers and HAProxy have written all that they will."""
+    """Until the servers and HAProxy have written all that they will: they write nothing, and all of their threads sleep."""
     if world.haproxy:
         # It drops a line now and then when its threads log at the same time.
         world.haproxy.wait_logged(max(len(world.made), world.answered), 3.0)
     last, since, deadline = -1, time.monotonic(), time.monotonic() + LIMIT
     while time.monotonic() < deadline:
         size = world.server.log.stat().st_size + (len(world.haproxy.syslog.lines) if world.haproxy else 0)
-        if size != last:
+        if size != last or not all(map(sleeps, world.server.pids | world.watched)):
             last, since = size, time.monotonic()
         if time.monotonic() - since > 0.15:
             return
@@ -190,10 +200,21 @@ def _check_oracles(cell: Cell, world: World, verdict: Verdict) -> None:
             verdict.problems.append(f"HAProxy has logged {logged} requests only")
 
 
+def _check_times(world: World, verdict: Verdict) -> None:
+    """No request took longer here than for the client, in the longest case and in the mean."""
+    durations = [seen.duration_ms for seen in world.recorded.seen if seen.side == "ingress" and seen.duration_ms]
+    if not world.times or not durations:
+        return
+    for what, has, most in [("longest", max(durations), world.times.longest),
+                            ("mean", statistics.mean(durations), world.times.mean)]:  # fmt: skip
+        if has > most:
+            verdict.wrong("duration", f"the {what} is {has:.3f} ms, the client measured {most:.3f}")
+
+
 def _check_links(connections: list[Connection], world: World, verdict: Verdict) -> None:
     """Connections that were closed while the agent was there have moved as many bytes as the clients say."""
     # HAProxy's own connections to the server may have the same source.
-    ends = {(link.source, link.destination): link for link in world.recorded.links}
+    ends = {(link.source, link.destination): link for link in world.recorded.links.values() if link.is_closed}
     for connection in connections:
         link = ends.get((connection.local, connection.peer))
         if link is None:
@@ -204,9 +225,10 @@ def _check_links(connections: list[Connection], world: World, verdict: Verdict) 
                                   f" {connection.sent} and {connection.received}")  # fmt: skip
 
 
-def _check_counters(world: World, verdict: Verdict) -> None:
+def _check_counters(world: World, lost: Losses | None, verdict: Verdict) -> None:
+    """Nothing is counted as lost but what `lost` accounts for."""
     # All processes of the machine are told of, and some of strangers' end before their names are read.
-    counters = world.recorded.counters.items()
-    lost = {key: n for key, n in counters if key.startswith("lost") and key != "lost.identities" and n}
-    if lost:
-        verdict.problems.append(f"counted as lost: {lost}")
+    known = {"lost.identities", *((*losses.COUNTERS, *losses.OTHERS) if lost else ())}
+    found = {key: n for key, n in world.recorded.counters.items() if key.startswith("lost") and key not in known and n}
+    if found:
+        verdict.problems.append(f"counted as lost: {found}")

@@ -31,6 +31,8 @@ def pipelined(deep: int) -> Shape:
         for _ in range(3):
             connection = world.connection()
             requests = [world.request("GET", _path(world, number), connection) for number in range(deep)]
+            for made, _, _ in requests[1:]:
+                made.is_behind = True
             connection.send(b"".join(head for _, head, _ in requests))
             for made, _, _ in requests:
                 world.answer(connection, made)

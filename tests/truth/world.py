@@ -31,6 +31,7 @@ class Made:
     got_sha: str = ""
     whole: bool = False  # the response was
     is_continued: bool = False  # by an interim response
+    is_behind: bool = False  # sent before those on the same connection before it were answered
     began: float = 0.0  # when the client sent it, monotonic seconds
     elapsed_ms: float | None = None  # until the client had read the response's end
 
@@ -63,6 +64,8 @@ class World:
         self.setting, self.folder, self.binary = setting, folder, binary
         self.made: list[Made] = []
         self.answered = 0  # as counted by clients that do not tell of each request
+        self.times: tools.Times | None = None  # as measured by those
+        self.is_pipelined = False  # by those
         self.recorded = Recorded()
         self.agent: Agent | None = None
         self.pool: dict[int, Connection] = {}
@@ -231,7 +234,9 @@ class World:
         self.answered += tools.wrk(self.folder, self.front, self.round, path, connections, seconds)
 
     def h2load(self, path: str, connections: int, requests: int, deep: int = 1) -> None:
-        self.answered += tools.h2load(self.folder, self.origin, path, connections, requests, deep)
+        self.is_pipelined = deep > 1
+        self.times = tools.h2load(self.folder, self.origin, path, connections, requests, deep)
+        self.answered += requests
 
     def upload(self, size: int) -> bytes:
         return body(f"upload {self.round} {self._count}", size)
