@@ -159,7 +159,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     pipeline.pass(u64::MAX, |pass| {
         // The workers look once a second.
         if kernel.lost_data() > 0 {
-            pipeline.table.find_losses(0, 1, bpf::boot_time(), &mut pass.env);
+            pipeline.table.find_losses(0, 1, bpf::boot_time, &mut pass.env);
         }
         pipeline.table.finish(&mut pass.env);
     });

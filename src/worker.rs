@@ -76,7 +76,7 @@ pub fn run(
                 pipeline.table.tick(index, workers, now, &mut pass.env);
                 let lost_now = pipeline.control.lost_events();
                 if std::mem::replace(&mut lost, lost_now) != lost_now {
-                    pipeline.table.find_losses(index, workers, now, &mut pass.env);
+                    pipeline.table.find_losses(index, workers, bpf::boot_time, &mut pass.env);
                 }
             }
         });

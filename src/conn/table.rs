@@ -206,13 +206,14 @@ impl Table {
     }
 
     /// Events found no room in a buffer. Where others follow they show the gap; for those that were the last of a message,
-    /// the kernel is asked where they ended.
-    pub fn find_losses(&self, worker: usize, workers: usize, now: u64, env: &mut Env) {
+    /// the kernel is asked where they ended. `now`: asked after the kernel is, since what it tells of was lost by then, and
+    /// maybe just then.
+    pub fn find_losses(&self, worker: usize, workers: usize, now: impl Fn() -> u64, env: &mut Env) {
         for shard in self.share(worker, workers) {
             let shard = &mut *lock(shard);
             for (&id, conn) in shard.conns.iter_mut().filter(|(_, conn)| !conn.ignored) {
                 if let Some(info) = env.control.socket(conn.socket).filter(|info| info.connection == id) {
-                    conn.lost(info.lost, now, env);
+                    conn.lost(info.lost, now(), env);
                     note_waiting(&mut shard.waiting, conn, id);
                 }
             }

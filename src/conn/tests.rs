@@ -2,12 +2,14 @@
 
 mod http2;
 mod joined;
+mod losses;
 mod proxied;
 pub(crate) mod traffic;
 mod uncovered;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use proptest::collection::vec;
@@ -40,6 +42,8 @@ tap: {http: {stack: all}}
 struct FakeControl {
     orders: Mutex<Vec<Order>>,
     sockets: Mutex<HashMap<u64, SocketInfo>>,
+    /// How often it was asked for one.
+    lookups: Arc<AtomicU64>,
 }
 
 impl Control for FakeControl {
@@ -50,6 +54,7 @@ impl Control for FakeControl {
     fn judge(&self, _process: &Owner, _left_out: bool) {}
 
     fn socket(&self, key: u64) -> Option<SocketInfo> {
+        self.lookups.fetch_add(1, Ordering::Relaxed);
         self.sockets.lock().unwrap().get(&key).cloned()
     }
 
@@ -506,31 +511,6 @@ fn times_are_those_of_the_wall_clock_even_where_it_is_set_back() {
     bench.settle(20);
     bench.sent(2 * OK.len() as u32, OK, 21);
     assert_eq!(bench.exchanges[2].missing, []);
-}
-
-#[test]
-fn a_loss_that_was_told_of_is_not_told_of_again_when_positions_have_come_round() {
-    let mut bench = Bench::new();
-    bench.open(10);
-    bench.received(0, GET, 11);
-    let lost = Some(BASE[0].wrapping_add(OK.len() as u32));
-    bench.control.sockets.lock().unwrap().insert(1, SocketInfo { lost: [lost, None], ..info(Role::Server) });
-    bench.work(|table, env| table.find_losses(0, 1, 20, env));
-    bench.settle(20);
-    assert_eq!((bench.exchanges.len(), bench.stats.lost_bytes.get()), (0, OK.len() as u64));
-    // Half of all positions later the same one lies ahead.
-    for step in 1..6u32 {
-        bench.event(Event::Data(Data {
-            moved: 1 << 29,
-            ..piece(Flow::Sent, OK.len() as u32 + (step - 1) * (1 << 29), b"", 30)
-        }));
-    }
-    bench.received(GET.len() as u32, &Kind::Get.request(1), 40);
-    let other = Some(BASE[1].wrapping_add(2 * GET.len() as u32));
-    bench.control.sockets.lock().unwrap().insert(1, SocketInfo { lost: [lost, other], ..info(Role::Server) });
-    bench.work(|table, env| table.find_losses(0, 1, 50, env));
-    bench.settle(50);
-    assert_eq!(bench.stats.lost_bytes.get(), OK.len() as u64);
 }
 
 /// How a script's calls come in.

@@ -287,7 +287,7 @@ impl World<'_> {
             for worker in 0..self.cpus {
                 self.pipeline.table.tick(worker, self.cpus, self.now, &mut pass.env);
                 if lost != self.lost {
-                    self.pipeline.table.find_losses(worker, self.cpus, self.now, &mut pass.env);
+                    self.pipeline.table.find_losses(worker, self.cpus, || self.now, &mut pass.env);
                 }
             }
             self.lost = lost;
