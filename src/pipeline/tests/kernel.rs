@@ -14,7 +14,8 @@ use crate::bpf::{Event, Flow, Order, Owner, SocketInfo, Verdict};
 use crate::conn::Control;
 use crate::conn::tests::traffic::Dice;
 
-/// Bytes of a stream that no event carries: not since nobody wanted them, but since they were lost or out of reach.
+/// Bytes of a stream that no event carries: not since nobody wanted them, but since they were lost or out of reach. None of
+/// them: no event says that the stream ends there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unseen {
     pub connection: u64,
@@ -35,12 +36,18 @@ pub struct Socket {
     /// Bytes so far.
     moved: [usize; 2],
     lost: [u32; 2],
+    /// Nobody wanted what the last call moved.
+    is_skipped: [bool; 2],
+    /// An event says so, and that nothing is missing before: whether the process took what was skipped, only the last one
+    /// tells.
+    has_ended: [bool; 2],
 }
 
 impl Socket {
     pub fn new(id: u64, is_server: bool, base: [u32; 2]) -> Socket {
         let (is_older, is_announced, is_found, moved, lost) = (false, false, false, [0; 2], [0; 2]);
-        Socket { id, is_server, is_older, base, is_announced, is_found, moved, lost }
+        let (is_skipped, has_ended) = ([false; 2], [false; 2]);
+        Socket { id, is_server, is_older, base, is_announced, is_found, moved, lost, is_skipped, has_ended }
     }
 
     fn position(&self, flow: Flow) -> u32 {
@@ -129,7 +136,9 @@ impl State {
             socket.is_announced = self.output(cpu, socket.opening(time));
         }
         let (position, start) = (socket.position(flow), socket.moved[flow as usize]);
-        if let Some(unwanted) = self.unwanted(&mut socket, flow, bytes, observable, position) {
+        let unwanted = self.unwanted(&mut socket, flow, bytes, observable, position);
+        socket.is_skipped[flow as usize] = unwanted.is_none();
+        if let Some(unwanted) = unwanted {
             let rest = &bytes[unwanted..];
             let (at, position) = (start + unwanted, position.wrapping_add(unwanted as u32));
             let pieces: Vec<&[u8]> = if observable { rest.chunks(self.payload).collect() } else { Vec::new() };
@@ -214,7 +223,10 @@ impl State {
         put(&mut bytes, offset_of!(end_event, connection), &id.to_ne_bytes());
         put(&mut bytes, offset_of!(end_event, position), &position.to_ne_bytes());
         put(&mut bytes, offset_of!(end_event, direction), &[flow as u8]);
-        self.output(cpu, bytes);
+        let fits = self.output(cpu, bytes);
+        if let Some(socket) = self.sockets.get_mut(&id) {
+            socket.has_ended[flow as usize] = fits && !socket.is_skipped[flow as usize];
+        }
     }
 
     pub fn close(&mut self, cpu: usize, id: u64, time: u64) {
@@ -222,7 +234,13 @@ impl State {
         if socket.is_announced {
             let mut bytes = event::<close_event>(event_kind::EVENT_CLOSE, time);
             socket.write(&mut bytes, offset_of!(close_event, connection));
-            self.output(cpu, bytes);
+            if self.output(cpu, bytes) {
+                return;
+            }
+        }
+        for flow in [Flow::Sent, Flow::Received].into_iter().filter(|&flow| !socket.has_ended[flow as usize]) {
+            let end = socket.moved[flow as usize];
+            self.unseen.push(Unseen { connection: id, flow, bytes: end..end });
         }
     }
 

@@ -80,8 +80,10 @@ impl Talk {
 
     fn is_touched(&self, id: usize, unseen: &[Unseen]) -> bool {
         unseen.iter().filter(|one| one.connection == self.id).any(|one| {
-            let place = self.place(self.flow(one.flow), id);
-            one.bytes.start < place.end && place.start < one.bytes.end
+            let flow = self.flow(one.flow);
+            let place = self.place(flow, id);
+            let is_end = matches!(self.kinds[id], Kind::UntilClose(_)) && flow == Flow::Sent && one.bytes.is_empty();
+            one.bytes.start < place.end && place.start < one.bytes.end || is_end
         })
     }
 
