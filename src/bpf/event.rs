@@ -106,6 +106,8 @@ pub struct SocketInfo {
     pub kernel_tls: bool,
     /// Where the last event that found no room in the buffer ended, by [`Flow`].
     pub lost: [Option<u32>; 2],
+    /// A call of it was to be captured.
+    pub is_met: bool,
 }
 
 /// A connection, at its first call.
@@ -386,6 +388,7 @@ impl SocketInfo {
             error: (c.error != 0).then_some(c.error),
             kernel_tls: has(types::connection_flag::CONNECTION_KTLS),
             lost: c.lost.map(|position| (position != 0).then_some(position)),
+            is_met: has(types::connection_flag::CONNECTION_MET),
         }
     }
 }

@@ -333,6 +333,10 @@ impl Conn {
         self.latest = self.latest.max(time);
         if self.known.is_none() {
             self.open(info, env);
+            // What went by before the agent began, or while nobody wanted it, is no loss.
+            if !info.is_met && !self.streams.iter().any(Stream::is_waiting) {
+                self.streams.iter_mut().for_each(Stream::forget);
+            }
         }
         self.closing = Some(Closing { time, final_positions, error: info.error, kernel_tls: info.kernel_tls });
     }

@@ -186,6 +186,7 @@ fn info(role: Role) -> SocketInfo {
         error: None,
         kernel_tls: false,
         lost: [None; 2],
+        is_met: true,
     }
 }
 

@@ -56,3 +56,19 @@ fn what_the_kernel_tells_of_was_lost_until_it_was_asked_and_not_until_the_pass_b
     assert_eq!(bench.exchanges.len(), 2);
     assert_eq!(bench.exchanges[1].missing, [Missing::PairingUncertain]);
 }
+
+/// One that was opened and closed while the agent was starting has no event but its last.
+#[test]
+fn what_was_not_to_be_captured_is_not_lost() {
+    for (is_met, lost) in [(true, 300), (false, 0)] {
+        let mut bench = Bench::new();
+        let final_positions = [BASE[0].wrapping_add(200), BASE[1].wrapping_add(100)];
+        let info = Box::new(SocketInfo { is_met, ..info(Role::Client) });
+        bench.event(Event::Close { time: 20, info, final_positions });
+        bench.settle(20);
+        bench.settle(1_000_000_000);
+        bench.assert_empty();
+        let event = &bench.events[0];
+        assert_eq!((event.bytes_sent, event.bytes_received, event.bytes_lost), (200, 100, lost));
+    }
+}
