@@ -32,8 +32,9 @@ class Cell:
 
     def timed(self) -> str:
         """Which of HAProxy's timers are right, since it reads its clock once in each turn of its loop: "each"; "most" where
-        many ask at once; "none" where one turn takes as long as hundreds of requests, or as its neighbours let it."""
-        if self.load in ("many", "neighbours"):
+        many ask at once; "none" where one turn takes as long as hundreds of requests, or as its neighbours let it. Such a
+        neighbour is an agent that catches up with its losses, ahead of HAProxy: most of what is seen is of that time."""
+        if self.load in ("many", "neighbours") or self.losses:
             return "none"
         return "most" if self.is_busy or self.load not in ("light", "bulk") else "each"
 

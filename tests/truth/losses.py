@@ -11,15 +11,15 @@ from .oracle import Expected
 
 # Marks of a transaction that bytes are missing from.
 MARKS = ("body_lost", "malformed", "aborted", "missing")
-# Counters that say the same of a loss: events, what they carried, and records.
-COUNTERS = ("lost.buffer_events", "lost.connection_events", "lost.bytes", "lost.unknown_connections", "lost.queue_full")
+# Counters of what is lost: events and records.
+COUNTERS = ("lost.buffer_events", "lost.connection_events", "lost.queue_full")
 # What goes with it: the buffers hold other events, too. Where the loss of one matters, transactions are absent.
-OTHERS = ("lost", "lost.process_events", "lost.dns_events", "lost.secret_events")
+OTHERS = ("lost", "lost.unknown_connections", "lost.process_events", "lost.dns_events", "lost.secret_events")
 
 
 def happened(recorded: Recorded) -> bool:
     """Whether the agent counts as lost what `Losses` can account for."""
-    return any(recorded.counters.get(name) for name in COUNTERS)
+    return any(recorded.counters.get(name) for name in COUNTERS) or any(link.lost for link in recorded.links.values())
 
 
 @dataclass
@@ -49,7 +49,10 @@ class Losses:
 
     def explain(self, one: Expected) -> bool:
         """Whether it may be absent."""
-        ends = (one.source or "", one.destination or "")
+        if one.source is None:
+            # HAProxy dropped the line that would have named its connection: any that lost something may have been it.
+            return any(_is_touched(link) for link in self.recorded.links.values() if link.destination == one.destination)
+        ends = (one.source, one.destination or "")
         links = self.links.get(ends)
         if links is None:
             self.unheard.add(ends)

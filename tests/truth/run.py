@@ -227,8 +227,12 @@ def _check_links(connections: list[Connection], world: World, verdict: Verdict) 
 
 def _check_counters(world: World, lost: Losses | None, verdict: Verdict) -> None:
     """Nothing is counted as lost but what `lost` accounts for."""
-    # All processes of the machine are told of, and some of strangers' end before their names are read.
-    known = {"lost.identities", *((*losses.COUNTERS, *losses.OTHERS) if lost else ())}
+    # The machine's other processes are told of, too. Some end before their names are read; and where one of a watched
+    # program goes on while the agent ends, bytes of it count as lost. Of the cell's own its connections tell.
+    known = {"lost.identities", "lost.bytes", *((*losses.COUNTERS, *losses.OTHERS) if lost else ())}
     found = {key: n for key, n in world.recorded.counters.items() if key.startswith("lost") and key not in known and n}
     if found:
         verdict.problems.append(f"counted as lost: {found}")
+    touched = [link for link in world.recorded.links.values() if link.lost]
+    if touched and not lost:
+        verdict.problems.append(f"{len(touched)} connections lost bytes, such as {touched[0]}")

@@ -58,7 +58,7 @@ class Verdict:
     def is_seldom_late(self) -> bool:
         """Only durations are wrong, and few of them: most are within the bar, so it is not the clock that is wrong."""
         median = self.median_ms()
-        return self.is_late_only() and median is not None and median <= BAR_MS
+        return self.is_late_only() and median is not None and median <= BAR_MS and self.has_lost_little()
 
     def may_be_the_machine(self) -> bool:
         """What is wrong need not be wrong in another run."""
@@ -72,7 +72,11 @@ class Verdict:
 
     def is_accounted_for(self) -> bool:
         """Nothing is wrong but that little was lost: all of it is counted, and told by what it touched."""
-        return self.is_right() and self.starved and self.touched + self.unrecorded <= max(self.made * LOST_SHARE, LOST_LEAST)
+        return self.is_right() and self.starved and self.has_lost_little()
+
+    def has_lost_little(self) -> bool:
+        """Or was made to lose more."""
+        return not self.starved or self.touched + self.unrecorded <= max(self.made * LOST_SHARE, LOST_LEAST)
 
     def worst_ms(self) -> float | None:
         return max(self.errors_ms, default=None)
