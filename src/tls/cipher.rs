@@ -13,7 +13,7 @@ use ring::hmac;
 
 use super::Side;
 use super::record::{HEAD, Head};
-use super::schedule::{expand_label, key_block};
+use super::schedule::{Expander, key_block};
 use super::secrets::Bytes;
 use super::suite::{Seal, Suite};
 
@@ -54,9 +54,10 @@ impl Opener {
     pub(super) fn of_traffic(suite: Suite, traffic: &[u8]) -> Option<Opener> {
         let algorithm = aead(suite.seal)?;
         let mut key = Bytes::new(vec![0; algorithm.key_len()]);
-        expand_label(suite.hash, traffic, "key", b"", &mut key);
+        let traffic = Expander::new(suite.hash, traffic);
+        traffic.expand_label("key", b"", &mut key);
         let mut iv = [0; NONCE];
-        expand_label(suite.hash, traffic, "iv", b"", &mut iv);
+        traffic.expand_label("iv", b"", &mut iv);
         Some(Opener { sequence: 0, keys: Keys::Tls13 { key: less_safe(algorithm, &key)?, iv } })
     }
 

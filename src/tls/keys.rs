@@ -6,7 +6,7 @@ use super::Side;
 use super::cipher::Opener;
 use super::handshake::MESSAGE_HASH;
 use super::kept::{Kept, KeptKeys};
-use super::schedule::{derive, master, update};
+use super::schedule::{Expander, update};
 use super::secrets::{Bytes, LogLabel, Secrets};
 use super::suite::{Hash, Suite};
 
@@ -269,7 +269,8 @@ impl Schedule {
     fn early_data(&mut self, secrets: &Secrets) -> Option<Bytes> {
         if self.early_data.is_none() {
             let derived = secrets.early(&self.early);
-            let derived = derived.map(|early| derive(self.suite.hash, &early, "c e traffic", &self.early));
+            let derived =
+                derived.map(|early| Expander::new(self.suite.hash, &early).derive("c e traffic", &self.early));
             let found = derived.or_else(|| secrets.logged(LogLabel::ClientEarly, &self.client_random))?;
             secrets.tell(LogLabel::ClientEarly, &self.client_random, &found);
             self.early_data = Some(found);
@@ -281,11 +282,11 @@ impl Schedule {
         let hash = self.suite.hash;
         if self.handshake.of(side).is_none() {
             if let Some(secret) = secrets.handshake(&self.hellos) {
-                let [client, server] =
-                    ["c hs traffic", "s hs traffic"].map(|label| derive(hash, &secret, label, &self.hellos));
+                let secret = Expander::new(hash, &secret);
+                let [client, server] = ["c hs traffic", "s hs traffic"].map(|label| secret.derive(label, &self.hellos));
                 self.tell(HANDSHAKE, (&client, &server), secrets);
                 self.handshake.set((client, server));
-                self.master = Some(master(hash, &secret));
+                self.master = Some(secret.master());
             } else {
                 self.handshake.look_up(HANDSHAKE, secrets, (&self.client_random, hash));
             }
@@ -306,8 +307,8 @@ impl Schedule {
                 (None, None, None) => None,
             };
             if let (Some(master), Some(finished)) = (&self.master, finished) {
-                let [client, server] =
-                    ["c ap traffic", "s ap traffic"].map(|label| derive(hash, master, label, &finished));
+                let master = Expander::new(hash, master);
+                let [client, server] = ["c ap traffic", "s ap traffic"].map(|label| master.derive(label, &finished));
                 self.tell(APPLICATION, (&client, &server), secrets);
                 self.application.set((client, server));
                 self.master = None;

@@ -155,7 +155,7 @@ fn with_the_servers_messages_lost_the_transcript_is_found_by_the_master_secret()
         }
         session.keys.as_ref().and_then(|keys| keys.finished()).expect("the server has finished")
     };
-    let master = super::schedule::master(hash, &handshake_secret(hash)).to_vec();
+    let master = super::schedule::Expander::new(hash, &handshake_secret(hash)).master().to_vec();
     let record = records(&wire, Side::Server)[2].clone();
     wire.secrets = vec![handshake];
     let (session, parts) = read_without(&wire, Side::Server, std::slice::from_ref(&record));

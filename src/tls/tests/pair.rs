@@ -15,7 +15,7 @@ use rustls::{
 };
 
 use crate::tls::keylog::{self, Line};
-use crate::tls::schedule::derive;
+use crate::tls::schedule::Expander;
 use crate::tls::suite::Hash;
 use crate::tls::{LogLabel, Secret, Side};
 
@@ -169,7 +169,7 @@ pub(in crate::tls) fn handshake_secret(hash: Hash) -> Vec<u8> {
     let zeros = vec![0; hash.len()];
     let extract = |salt: &[u8], key: &[u8]| hmac::sign(&hmac::Key::new(hash.hmac(), salt), key).as_ref().to_vec();
     let early = extract(&zeros, &zeros);
-    let derived = derive(hash, &early, "derived", digest(hash.digest(), b"").as_ref());
+    let derived = Expander::new(hash, &early).derive("derived", digest(hash.digest(), b"").as_ref());
     extract(&derived, &SHARED)
 }
 
