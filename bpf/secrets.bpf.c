@@ -78,14 +78,15 @@ struct {
 } derivations SEC(".maps");
 
 /*
- * `may_sleep`: fetches what the process has not touched yet, such as names in a library at its first handshake. Before
- * Linux 6.0 no such program can, and what is not there is not readable.
+ * `may_sleep`: also fetches what the process has not touched yet, such as names in a library at its first handshake.
+ * Before Linux 6.0 no such program can, and what is not there is not readable. Nearly all is there, and the helper that
+ * fetches costs more: it looks up whose memory it copies to (check_object_size).
  */
 static __always_inline long read_user(void *to, __u32 size, __u64 from, bool may_sleep)
 {
-	if (may_sleep)
-		return bpf_copy_from_user(to, size, (const void *)from);
-	return bpf_probe_read_user(to, size, (const void *)from);
+	long error = bpf_probe_read_user(to, size, (const void *)from);
+
+	return error && may_sleep ? bpf_copy_from_user(to, size, (const void *)from) : error;
 }
 
 /* Into a field of SECRET_MAX bytes; how many, 0 where they are not readable or do not fit. */
