@@ -29,6 +29,10 @@ impl Root {
         Some(Root(folder.canonicalize().expect("it was just found")))
     }
 
+    pub fn is_other_release(&self) -> bool {
+        self.0 != Path::new("/")
+    }
+
     /// The program's path as this machine sees it.
     pub fn exe(&self) -> String {
         self.0.join(EXE.trim_start_matches('/')).display().to_string()
@@ -36,7 +40,7 @@ impl Root {
 
     /// Runs it in there, with the folder for temporary files and the devices of this machine.
     fn command(&self) -> Command {
-        if self.0 == Path::new("/") {
+        if !self.is_other_release() {
             return Command::new(EXE);
         }
         // Each step takes the place of the one before, so the process id stays that of the child.
