@@ -40,12 +40,17 @@ class Child:
         return self.process.pid
 
     def wait_until(self, ready: Callable[[], object], what: str, limit: float = LIMIT) -> None:
-        """Until ready() is true. Raises Failed where the process ends before that, or does not get there."""
+        """Until ready() is true. Raises Failed where the process ends before that, or does not get there: nobody has it
+        then who would end it."""
 
         def ready_or_gone() -> object:
             return self.process.poll() is not None or ready()
 
-        until(ready_or_gone, f"{self.name}: {what}\n{self.tail()}", limit)
+        try:
+            until(ready_or_gone, f"{self.name}: {what}", limit)
+        except Failed as failed:
+            self.end(limit=5)
+            raise Failed(f"{failed}\n{self.tail()}") from None
         if self.process.poll() is not None and not ready():
             raise Failed(f"{self.name} ended ({self.process.returncode}) before: {what}\n{self.tail()}")
 
