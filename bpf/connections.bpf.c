@@ -5,6 +5,7 @@
  */
 #include "compat.h"
 #include "emit.h"
+#include "plain.h"
 
 /* The process is in connect(): its end of the connection has no port yet. */
 static __always_inline void on_connect(const struct sock *sk)
@@ -145,6 +146,8 @@ static __always_inline void on_destroyed(const struct sock *sk)
 
 	if (!c)
 		return;
+	if (reads_plain && c->flags & CONNECTION_BOUND)
+		unbind(c);
 	/* One that moved nothing is told of only where it failed, or was ours to begin. */
 	if (!is_left_out(c) && (c->pid || c->flags & CONNECTION_ANNOUNCED)) {
 		fill_head(&event.head, EVENT_CLOSE, c->pid);

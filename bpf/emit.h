@@ -159,7 +159,7 @@ static __always_inline bool is_wanted(struct call *call, __u32 *unwanted)
 	*unwanted = 0;
 	if (!order || order->connection != c->id)
 		return true;
-	if (order->verdict == VERDICT_DROP)
+	if (order->verdict == VERDICT_DROP || order->verdict == VERDICT_PLAIN)
 		return false;
 	if (order->verdict == VERDICT_LOOK && !(c->flags & CONNECTION_FOUND)) {
 		if (!looks_like_message(&call->from))

@@ -17,6 +17,7 @@ enum event_kind {
 	EVENT_DNS = 8,
 	EVENT_SECRET = 9,
 	EVENT_QUIC = 10,
+	EVENT_PLAIN = 11,
 };
 
 enum direction {
@@ -34,6 +35,7 @@ enum role {
 enum data_flag {
 	DATA_CALL_START = 1,   /* the first byte of a call */
 	DATA_UNOBSERVABLE = 2, /* moved without passing through the process's memory, or out of our reach there */
+	DATA_DOUBTFUL = 4,     /* of plaintext: nothing more of it, it may not be this connection's */
 };
 
 /* flags of a connection */
@@ -49,13 +51,15 @@ enum connection_flag {
 	CONNECTION_OURS = 256,    /* at the other end are we ourselves */
 	CONNECTION_MET = 512,     /* a call of it was to be captured */
 	CONNECTION_KTLS = 1024,   /* closed: the kernel was asked to do its TLS */
+	CONNECTION_BOUND = 2048,  /* an object of a TLS library belongs to it */
 };
 
 /* what user space says of a connection, in struct order */
 enum verdict {
 	VERDICT_CAPTURE = 0,
-	VERDICT_LOOK = 1, /* joined midway: only calls that begin like a message */
-	VERDICT_DROP = 2, /* none of the known protocols */
+	VERDICT_LOOK = 1,  /* joined midway: only calls that begin like a message */
+	VERDICT_DROP = 2,  /* none of the known protocols */
+	VERDICT_PLAIN = 3, /* only what a TLS library was seen reading and writing */
 };
 
 /* what user space says of a process */
@@ -151,7 +155,10 @@ struct event_head {
 	__u32 pid;  /* thread group of the current task */
 };
 
-/* Bytes moved by one call, or a part of them. `attached` bytes follow. */
+/*
+ * Bytes moved by one call, or a part of them. `attached` bytes follow. EVENT_PLAIN: bytes that a TLS library gave or
+ * took within a connection, counted from the first one that was seen; without any, those to come are meant.
+ */
 struct data_event {
 	struct event_head head;
 	__u64 connection;
@@ -262,6 +269,14 @@ struct secret_event {
 	__u8 pad[4];
 	__u8 secret[SECRET_MAX];
 	__u8 context[SECRET_MAX];
+};
+
+/* What the list of connections that are older than we are holds. */
+struct older_connection {
+	__u64 connection;
+	__u64 socket;
+	__u32 pid;
+	__u32 pad;
 };
 
 /* User space writes, the kernel reads; valid while `connection` is the id it is read for. */

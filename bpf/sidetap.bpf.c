@@ -5,6 +5,7 @@
 #include "maps.h"
 
 #include "connections.bpf.c"
+#include "plain.bpf.c"
 #include "processes.bpf.c"
 #include "secrets.bpf.c"
 #include "snapshot.bpf.c"
@@ -25,6 +26,7 @@ union {
 	struct secret_event secret;
 	struct quic_event quic;
 	struct order order;
+	struct older_connection older_connection;
 	struct judgement judgement;
 	enum event_kind event_kind;
 	enum direction direction;

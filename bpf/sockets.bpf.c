@@ -5,6 +5,7 @@
  */
 #include "datagram.h"
 #include "io.h"
+#include "plain.h"
 
 static __always_inline void on_length(struct sock *sk, __s32 moved, int flags, __u8 direction)
 {
@@ -31,6 +32,8 @@ static __always_inline void on_length(struct sock *sk, __s32 moved, int flags, _
 	if (has_syscall(task) && !(direction == RECEIVED && flags & MSG_TRUNC))
 		source_of_call(&call.from, (struct pt_regs *)bpf_task_pt_regs(task), moved);
 	emit_call(&call);
+	if (has_syscall(task))
+		look_within(&call, (struct pt_regs *)bpf_task_pt_regs(task));
 }
 
 SEC("tp_btf/sock_send_length")

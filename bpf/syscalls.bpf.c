@@ -5,6 +5,7 @@
  */
 #include "datagram.h"
 #include "io.h"
+#include "plain.h"
 
 static __always_inline void on_moved(struct pt_regs *regs, __u32 fd, __s64 moved, __u8 direction, bool in_reach,
                                      bool bounded)
@@ -34,6 +35,8 @@ static __always_inline void on_moved(struct pt_regs *regs, __u32 fd, __s64 moved
 	if (in_reach)
 		source_of_call(&call.from, regs, moved);
 	emit_call(&call);
+	if (in_reach)
+		look_within(&call, regs);
 }
 
 /* bpf_get_current_task_btf() came with 5.11. */

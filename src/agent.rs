@@ -6,6 +6,7 @@
 //! | admin | the admin listener | the main thread, by letting go of it |
 //! | worker, one a CPU | that CPU's event buffer | the stop flag; reads once more after it |
 //! | identity | files about processes; which names hold where | the stop flag |
+//! | fallback | probes in processes with TLS connections from before the start | nothing: ends with the last of these |
 //! | probes | files that TLS libraries are in | nothing: a file may keep it waiting; ends with the process |
 //! | docker, containerd, cri | the socket of a container runtime | the main thread, by letting go of them |
 //! | sink, one a store | its output | the last sender of its queue |
@@ -92,6 +93,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let watch = probes.watch();
     probes.look_at_named(&settings.tap.filters);
     probes.scan();
+    let fallback = probes.fallback();
     probes.start()?;
     // Before all threads but those that do so by themselves.
     privileges::reduce_or_warn(privileges::AGENT);
@@ -126,6 +128,9 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     runtimes.wait_for_first_words(FIRST_WORDS);
     identity.name_networks();
     judge_running(&pipeline, &kernel);
+    if let Some(fallback) = fallback {
+        fallback.attach();
+    }
     kernel.set_tap(tap_now);
 
     let stop = Arc::new(AtomicBool::new(false));

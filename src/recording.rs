@@ -198,7 +198,7 @@ impl Recorder {
     /// An event, preceded by what is known of the process where it opens a connection.
     pub fn event(&mut self, worker: usize, bytes: &[u8], processes: &Processes) {
         match Event::parse(bytes) {
-            Some(Event::Secret { .. }) if !self.with_secrets => return,
+            Some(Event::Secret { .. } | Event::Plain { .. }) if !self.with_secrets => return,
             Some(Event::Open(opened)) => {
                 self.process(worker, opened.time, (opened.info.owner, opened.info.remote.ip()), processes, false);
             }

@@ -120,6 +120,13 @@ pub struct Opened {
 #[derive(Debug, Clone)]
 pub enum Event<'a> {
     Data(Data<'a>),
+    /// Plaintext that a TLS library gave or took within a connection that is older than the agent; positions are
+    /// counted from the first byte that was seen. Nothing moved: it is to come. `is_doubtful`: nothing more comes, since
+    /// it may not be this connection's.
+    Plain {
+        data: Data<'a>,
+        is_doubtful: bool,
+    },
     Open(Box<Opened>),
     /// That direction will carry no byte at or after `position`.
     End {
@@ -192,6 +199,8 @@ unsafe impl Plain for types::secret_event {}
 unsafe impl Plain for types::connection {}
 // SAFETY: as above.
 unsafe impl Plain for types::judgement {}
+// SAFETY: as above.
+unsafe impl Plain for types::older_connection {}
 
 /// The first bytes of `bytes` as a struct; none where there are too few.
 pub(super) fn copied<T: Plain + Default>(bytes: &[u8]) -> Option<T> {
@@ -205,14 +214,15 @@ impl<'a> Event<'a> {
     pub fn parse(bytes: &'a [u8]) -> Option<Event<'a>> {
         let head: types::event_head = copied(bytes)?;
         match types::event_kind(head.kind) {
-            types::event_kind::EVENT_DATA => {
+            kind @ (types::event_kind::EVENT_DATA | types::event_kind::EVENT_PLAIN) => {
                 let event: types::data_event = copied(bytes)?;
                 let start = size_of::<types::data_event>();
                 let payload = bytes.get(start..start.checked_add(event.attached as usize)?)?;
                 if event.attached > event.moved {
                     return None;
                 }
-                Some(Event::Data(Data {
+                let has = |flag: types::data_flag| u32::from(event.flags) & flag.0 != 0;
+                let data = Data {
                     time: head.time,
                     connection: event.connection,
                     socket: event.socket,
@@ -220,9 +230,15 @@ impl<'a> Event<'a> {
                     position: event.position,
                     moved: event.moved,
                     payload,
-                    call_start: u32::from(event.flags) & types::data_flag::DATA_CALL_START.0 != 0,
-                    unobservable: u32::from(event.flags) & types::data_flag::DATA_UNOBSERVABLE.0 != 0,
-                }))
+                    call_start: has(types::data_flag::DATA_CALL_START),
+                    unobservable: has(types::data_flag::DATA_UNOBSERVABLE),
+                };
+                Some(match kind {
+                    types::event_kind::EVENT_PLAIN => {
+                        Event::Plain { data, is_doubtful: has(types::data_flag::DATA_DOUBTFUL) }
+                    }
+                    _ => Event::Data(data),
+                })
             }
             types::event_kind::EVENT_OPEN => {
                 let event: types::open_event = copied(bytes)?;

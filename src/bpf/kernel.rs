@@ -13,7 +13,7 @@ use libbpf_sys as sys;
 use zeroize::Zeroizing;
 
 use super::event::{Owner, SocketInfo, copied};
-use super::orders::{Order, Orders};
+use super::orders::{Order, Orders, Verdict};
 use super::reader::Reader;
 use super::skel::{OpenSidetapSkel, SidetapSkel, SidetapSkelBuilder};
 use super::types;
@@ -22,6 +22,9 @@ use crate::tls::KEPT;
 
 /// How the names of programs end that run after another one of the same kind (bpf/io.h).
 const SECOND: &str = "_again";
+
+/// The section of the programs at functions of plaintext (bpf/plain.bpf.c).
+const PLAIN: &str = "uprobe/plain";
 
 /// How socket I/O is seen. README, "Requirements", says which kernels have which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -63,6 +66,29 @@ pub enum Function {
     BoringsslExpand,
     BoringsslPrf,
     GoKeyLog,
+}
+
+/// A place in OpenSSL where plaintext passes. bpf/plain.bpf.c has a program for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PlainPlace {
+    Read,
+    ReadEx,
+    Write,
+    WriteEx,
+    WriteEx2,
+    /// A return instruction of one of these.
+    Return,
+    /// The entry of a function that ends an object, or readies it for another connection.
+    End,
+}
+
+/// A connection that is older than the agent, and a process that has it open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Older {
+    pub connection: u64,
+    /// Key of the connection in the kernel's table.
+    pub socket: u64,
+    pub pid: u32,
 }
 
 /// A program of ours at a function. Dropping it takes it away.
@@ -121,6 +147,8 @@ pub struct Kernel {
     most_missed: AtomicU64,
     /// What the next agent needs of connections, where it is kept.
     vault: Option<Vault>,
+    /// Whether the programs at functions of plaintext are loaded.
+    has_plain: bool,
 }
 
 // SAFETY: the skeleton holds pointers into libbpf's objects. What workers share is `orders` (atomics) and the map
@@ -133,12 +161,23 @@ unsafe impl Send for Kernel {}
 impl Kernel {
     /// Loads the programs for `path`. Nothing runs before [`Kernel::attach`]. `buffer`: bytes for the events of one CPU.
     pub fn load(path: CapturePath, tap: Tap, buffer: usize) -> Result<Kernel> {
-        let skel = open_for(path)?.load().with_context(|| {
+        let (loaded, has_plain) = match open_for(path, true)?.load() {
+            Ok(skel) => (Ok(skel), true),
+            // Without them, what all others do is still there.
+            Err(_) => (open_for(path, false)?.load(), false),
+        };
+        let skel = loaded.with_context(|| {
             format!(
                 "the kernel refused the BPF programs of the {} path; `sidetap check` says what is missing",
                 path.name()
             )
         })?;
+        if !has_plain {
+            log::warn!(
+                "TLS connections that are open now cannot be read: the kernel refused the BPF programs at the functions \
+                 that read and write; `sidetap check` says why"
+            );
+        }
 
         let kernel = Kernel {
             orders: Orders::map(skel.maps.orders.as_fd().as_raw_fd())?,
@@ -152,6 +191,7 @@ impl Kernel {
             buffer,
             most_missed: AtomicU64::new(0),
             vault: None,
+            has_plain,
         };
         kernel.set_tap(tap);
         Ok(kernel)
@@ -235,6 +275,60 @@ impl Kernel {
             .attach_uprobe_with_opts(-1, file, offset, UprobeOpts::default())
             .with_context(|| format!("cannot attach the BPF program {:?}", program.name()))?;
         Ok(Probe { _link: link })
+    }
+
+    /// Runs our program for `place` in one process when it comes to `offset` of the file.
+    pub fn attach_plain(&self, place: PlainPlace, pid: u32, file: &Path, offset: u64) -> Result<Probe> {
+        let progs = &self.skel.progs;
+        let program = match place {
+            PlainPlace::Read => &progs.openssl_read,
+            PlainPlace::ReadEx => &progs.openssl_read_ex,
+            PlainPlace::Write => &progs.openssl_write,
+            PlainPlace::WriteEx => &progs.openssl_write_ex,
+            PlainPlace::WriteEx2 => &progs.openssl_write_ex2,
+            PlainPlace::Return => &progs.openssl_returns,
+            PlainPlace::End => &progs.openssl_ends,
+        };
+        let pid = i32::try_from(pid).context("no process has that id")?;
+        let offset = usize::try_from(offset).context("an offset beyond this machine's memory")?;
+        let link = program
+            .attach_uprobe_with_opts(pid, file, offset, UprobeOpts::default())
+            .with_context(|| format!("cannot attach the BPF program {:?}", program.name()))?;
+        Ok(Probe { _link: link })
+    }
+
+    /// Whether what TLS libraries read and write is looked at in any process: with system calls, too.
+    pub fn watch_plain(&self, is_watching: bool) {
+        let Some(bss) = self.skel.maps.bss_data.as_deref() else { return };
+        // SAFETY: as in `set_tap`.
+        unsafe { (&raw const bss.watches_plain).cast_mut().cast::<bool>().write_volatile(is_watching) };
+    }
+
+    /// The open TCP connections that are older than the agent, for each process that has them open; none where nothing
+    /// could be made of them.
+    pub fn older(&self) -> Result<Vec<Older>> {
+        if !self.has_plain {
+            return Ok(Vec::new());
+        }
+        let link = self.skel.progs.older_connections.attach().context("cannot attach the iterator over connections")?;
+        let mut listed = Vec::new();
+        Iter::new(&link)?.read_to_end(&mut listed).context("cannot list the open connections")?;
+        let older = listed.chunks_exact(size_of::<types::older_connection>());
+        let older = older.filter_map(copied::<types::older_connection>);
+        Ok(older.map(|one| Older { connection: one.connection, socket: one.socket, pid: one.pid }).collect())
+    }
+
+    /// Whether plaintext of a connection may still be of use: it is open, and nobody has found that it is not within TLS,
+    /// or is read in another way.
+    pub fn wants_plain(&self, older: &Older) -> bool {
+        let is_open = self.socket(older.socket).is_some_and(|info| info.connection == older.connection);
+        is_open && matches!(self.orders.verdict(older.connection), None | Some(Verdict::Plain))
+    }
+
+    /// Whether user space has left out a process.
+    pub fn is_left_out(&self, pid: u32) -> bool {
+        let left_out = types::process_verdict::PROCESS_LEFT_OUT.0;
+        self.judgement(pid).is_some_and(|judgement| u32::from(judgement.verdict) == left_out)
     }
 
     /// Opens the event buffer of every CPU.
@@ -389,8 +483,8 @@ impl Kernel {
     }
 }
 
-/// The object of `path`, ready to be loaded.
-pub(super) fn open_for(path: CapturePath) -> Result<OpenSidetapSkel<'static>> {
+/// The object of `path`, ready to be loaded. `with_plain`: with the programs at functions of plaintext.
+pub(super) fn open_for(path: CapturePath, with_plain: bool) -> Result<OpenSidetapSkel<'static>> {
     let cpus = libbpf_rs::num_possible_cpus().context("cannot tell the number of CPUs")?;
     // Leaked: the skeleton borrows it, and there are a few at most in the life of the process.
     let storage = Box::leak(Box::new(MaybeUninit::uninit()));
@@ -399,12 +493,19 @@ pub(super) fn open_for(path: CapturePath) -> Result<OpenSidetapSkel<'static>> {
     open.maps.buffers.set_max_entries(cpus as u32).context("cannot size the BPF map `buffers`")?;
     let constants = open.maps.rodata_data.as_deref_mut().context("the BPF object has no constants")?;
     constants.is_preemptible = is_preemptible();
-    choose_programs(&mut open, path);
+    constants.reads_plain = with_plain;
+    if !with_plain {
+        let maps = &mut open.maps;
+        for map in [&mut maps.tls_calls, &mut maps.tls_objects, &mut maps.tls_sockets] {
+            map.set_max_entries(1).context("cannot size the BPF maps of TLS objects")?;
+        }
+    }
+    choose_programs(&mut open, path, with_plain);
     Ok(open)
 }
 
 /// Only the programs that will run: the others may not load on this kernel.
-fn choose_programs(open: &mut OpenSidetapSkel, path: CapturePath) {
+fn choose_programs(open: &mut OpenSidetapSkel, path: CapturePath, with_plain: bool) {
     let progs = &mut open.progs;
     let socket = path == CapturePath::Socket;
     let bounded = !socket && !has_bpf_loop();
@@ -418,12 +519,14 @@ fn choose_programs(open: &mut OpenSidetapSkel, path: CapturePath) {
     progs.socket_received_again.set_autoload(socket && twice);
     progs.socket_spliced_again.set_autoload(socket && twice);
     progs.syscall_exit_again.set_autoload(!socket && twice);
+    progs.older_connections.set_autoload(with_plain);
     let sleeping = has_sleeping_uprobes();
     for mut program in open.open_object_mut().progs_mut() {
-        if program.section().to_string_lossy().starts_with("uprobe") {
-            program.set_autoload(
-                program.section() == "uprobe.s" && sleeping || program.section() == "uprobe" && !sleeping,
-            );
+        match program.section().to_string_lossy().as_ref() {
+            "uprobe" => program.set_autoload(!sleeping),
+            "uprobe.s" => program.set_autoload(sleeping),
+            PLAIN => program.set_autoload(with_plain),
+            _ => {}
         }
     }
 }

@@ -16,7 +16,7 @@ mod skel {
 }
 
 pub use event::{Data, Event, Flow, Opened, Owner, ProcessInfo, Role, SocketInfo};
-pub use kernel::{CapturePath, Counters, Function, Kernel, Probe, Tap, version};
+pub use kernel::{CapturePath, Counters, Function, Kernel, Older, PlainPlace, Probe, Tap, version};
 pub use orders::{Order, Verdict};
 pub use reader::{Fill, Reader};
 pub use vault::{SocketKey, forget_secrets};

@@ -16,6 +16,8 @@ pub enum Verdict {
     /// Only from the first call on that begins like a message.
     Look,
     Drop,
+    /// Only what a TLS library was seen reading and writing.
+    Plain,
 }
 
 /// All that is wanted of one connection. Stands until another connection takes the same place, which costs copies only.
@@ -69,10 +71,7 @@ impl Orders {
     }
 
     pub(super) fn give(&self, connection: u64, order: &Order) {
-        // The same place as in is_wanted() of bpf/emit.h.
-        let slot = (connection >> 10) as usize & (types::limit::ORDERS.0 as usize - 1);
-        // SAFETY: the mapping has ORDERS places.
-        let place = unsafe { self.places.add(slot).as_ref() };
+        let place = self.place(connection);
         if place.connection.load(Ordering::Relaxed) != connection {
             place.connection.store(0, Ordering::Relaxed);
             fence(Ordering::Release);
@@ -85,9 +84,31 @@ impl Orders {
             Verdict::Capture => types::verdict::VERDICT_CAPTURE,
             Verdict::Look => types::verdict::VERDICT_LOOK,
             Verdict::Drop => types::verdict::VERDICT_DROP,
+            Verdict::Plain => types::verdict::VERDICT_PLAIN,
         };
         place.verdict.store(verdict.0 as u8, Ordering::Relaxed);
         place.connection.store(connection, Ordering::Release);
+    }
+
+    /// What was last said of a connection; none where nothing was, or another one has taken the place since.
+    pub(super) fn verdict(&self, connection: u64) -> Option<Verdict> {
+        let place = self.place(connection);
+        if place.connection.load(Ordering::Acquire) != connection {
+            return None;
+        }
+        Some(match types::verdict(place.verdict.load(Ordering::Relaxed).into()) {
+            types::verdict::VERDICT_LOOK => Verdict::Look,
+            types::verdict::VERDICT_DROP => Verdict::Drop,
+            types::verdict::VERDICT_PLAIN => Verdict::Plain,
+            _ => Verdict::Capture,
+        })
+    }
+
+    fn place(&self, connection: u64) -> &Place {
+        // The same place as in is_wanted() of bpf/emit.h.
+        let slot = (connection >> 10) as usize & (types::limit::ORDERS.0 as usize - 1);
+        // SAFETY: the mapping has ORDERS places.
+        unsafe { self.places.add(slot).as_ref() }
     }
 }
 

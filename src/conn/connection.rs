@@ -23,6 +23,8 @@ use crate::stats::{Memory, Stats};
 use crate::tls::{self, KTLS, Library, Secrets, Uncovered};
 use crate::url;
 
+mod plain;
+
 /// Body bytes ahead that are worth an order to the kernel.
 const SKIP_LEAST: u64 = 8 << 10;
 /// The most that one order skips: serial arithmetic reaches half of 32 bits.
@@ -232,7 +234,8 @@ impl Conn {
             is_server,
         });
         self.reported = env.wall(self.latest);
-        if info.base.is_none() && !self.ignored {
+        self.name_library();
+        if info.base.is_none() && !self.ignored && !matches!(self.cover, Cover::Plain(_)) {
             self.go_on(env);
         }
     }
@@ -293,7 +296,7 @@ impl Conn {
     /// A call moved bytes.
     pub(super) fn data(&mut self, data: &Data, env: &mut Env) {
         self.latest = self.latest.max(data.time);
-        if self.ignored || self.order.verdict == Verdict::Drop {
+        if self.ignored || matches!(self.order.verdict, Verdict::Drop | Verdict::Plain) {
             return;
         }
         if let Some(info) = self.unsure.take() {
@@ -324,7 +327,9 @@ impl Conn {
     /// One direction carries no byte any more.
     pub(super) fn end(&mut self, flow: Flow, position: u32, time: u64, env: &mut Env) {
         self.latest = self.latest.max(time);
-        self.streams[flow as usize].end(position, time);
+        if !matches!(self.cover, Cover::Plain(_)) {
+            self.streams[flow as usize].end(position, time);
+        }
         self.advance(env);
     }
 
@@ -343,8 +348,8 @@ impl Conn {
 
     /// Events found no room in a buffer: where the last ones of this connection ended.
     pub(super) fn lost(&mut self, lost: [Option<u32>; 2], now: u64, env: &mut Env) {
-        // One of long ago says nothing: positions come round.
-        if lost == self.lost {
+        // One of long ago says nothing: positions come round. And those of records say nothing of plaintext.
+        if lost == self.lost || matches!(self.cover, Cover::Plain(_)) {
             return;
         }
         for flow in [Flow::Sent, Flow::Received] {
@@ -383,13 +388,14 @@ impl Conn {
         if matches!(self.cover, Cover::Undecided) && !is_idle {
             self.decide_late(env.settled);
         }
-        self.tell_older();
+        self.tell_older(env.settled, env);
         self.read_sealed(env.settled, env);
         if let (Some(known), Some(http), false) = (&self.known, &mut self.http, self.ignored) {
             let mut host = ConnHost { env, known, transactions: &mut self.transactions };
             match &mut self.cover {
                 Cover::Undecided => {}
                 Cover::Sealed(sealed) => advance(&mut host, http, &mut sealed.plain),
+                Cover::Plain(streams) => advance(&mut host, http, streams),
                 Cover::Clear if is_idle && !http.is_partial() => {}
                 Cover::Clear => advance(&mut host, http, &mut self.streams),
             }
@@ -412,16 +418,23 @@ impl Conn {
         }
         let mut held = self.streams[0].held() + self.streams[1].held();
         held += self.http.as_ref().map_or(0, |http| http.held());
-        if let Cover::Sealed(sealed) = &self.cover {
-            held += sealed.held();
-        }
+        held += match &self.cover {
+            Cover::Sealed(sealed) => sealed.held(),
+            Cover::Plain(streams) => streams.iter().map(Stream::held).sum(),
+            Cover::Undecided | Cover::Clear => 0,
+        };
         env.memory.adjust(self.accounted, held);
         self.accounted = held;
         self.is_waiting = self.closing.is_some()
             || !self.ignored
                 && (!self.is_known()
                     || self.streams.iter().any(Stream::is_waiting)
-                    || matches!(&self.cover, Cover::Sealed(sealed) if sealed.is_waiting())
+                    || match &self.cover {
+                        Cover::Sealed(sealed) => sealed.is_waiting(),
+                        Cover::Plain(streams) => streams.iter().any(Stream::is_waiting),
+                        Cover::Clear => self.records.as_ref().is_some_and(|records| records.since().is_some()),
+                        Cover::Undecided => false,
+                    }
                     || self.http.as_ref().is_some_and(|http| http.is_held_back(env.settled)));
     }
 
@@ -472,12 +485,15 @@ impl Conn {
         Header::at_start(&self.streams[asked as usize].first_bytes(proxy::LONGEST))
     }
 
-    /// Joined midway, and there were records of TLS, and nothing that is not within TLS.
-    fn tell_older(&mut self) {
+    /// Joined midway, and there were records of TLS, and nothing that is not within TLS. Where its library's functions are
+    /// watched, word of that has come with the first record.
+    fn tell_older(&mut self, settled: u64, env: &mut Env) {
         let (Some(records), Some(http), Cover::Clear) = (&self.records, &self.http, &self.cover) else { return };
         if !matches!(http.state(), State::Unrecognised | State::Doubtful) {
             self.records = None;
-        } else if records.are_proven() {
+            // Nobody need watch its library's functions.
+            env.control.order(self.id, &self.order);
+        } else if records.since().is_some_and(|since| since <= settled) {
             self.cover = Cover::Sealed(Box::new(Sealed::older()));
             self.records = None;
         }
@@ -556,6 +572,7 @@ impl Conn {
         if matches!(self.cover, Cover::Undecided) {
             self.cover = Cover::Clear;
         }
+        self.tell_older(u64::MAX, env);
         self.advance(env);
         if matches!(&self.cover, Cover::Sealed(sealed) if sealed.session.is_waiting()) {
             // No secret comes any more.
@@ -589,9 +606,14 @@ impl Conn {
         let Some(known) = self.known.as_ref().filter(|_| !self.silent) else { return };
         self.reported = observed;
         env.memory.adjust(0, EVENT_WEIGHT);
+        // Where only plaintext is seen, that is what is counted.
+        let (streams, closing) = match (&self.cover, &self.closing) {
+            (Cover::Plain(streams), _) => (&**streams, None),
+            (_, closing) => (&self.streams, closing.as_ref()),
+        };
         let moved = |flow: Flow| {
-            let closing = self.closing.as_ref().map(|closing| closing.final_positions[flow as usize]);
-            moved(&self.streams[flow as usize], closing)
+            let last = closing.map(|closing| closing.final_positions[flow as usize]);
+            moved(&streams[flow as usize], last)
         };
         env.records.push(Record::Connection(Box::new(ConnectionEvent {
             connection: known.connection.clone(),
@@ -600,7 +622,7 @@ impl Conn {
             observed,
             bytes_sent: moved(Flow::Sent),
             bytes_received: moved(Flow::Received),
-            bytes_lost: self.streams.iter().map(Stream::lost).sum(),
+            bytes_lost: streams.iter().map(Stream::lost).sum(),
             transactions: self.transactions,
             finalized,
             error: error.map(errno_name),

@@ -10,6 +10,8 @@ use crate::tls;
 pub(super) struct Records {
     next: [Option<u32>; 2],
     found: [u32; 2],
+    /// When it was proven.
+    since: Option<u64>,
 }
 
 impl Records {
@@ -33,10 +35,16 @@ impl Records {
             self.found[flow] += 1;
             next = next.wrapping_add(len);
         };
+        self.since = self.since.or(Some(data.time)).filter(|_| self.are_proven());
+    }
+
+    /// Since when there is no doubt.
+    pub(super) fn since(&self) -> Option<u64> {
+        self.since
     }
 
     /// Whether it was more than chance: two behind each other in one direction, or one in each.
-    pub(super) fn are_proven(&self) -> bool {
+    fn are_proven(&self) -> bool {
         self.found.iter().sum::<u32>() >= 2
     }
 }

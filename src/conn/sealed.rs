@@ -24,6 +24,8 @@ pub(super) enum Cover {
     Undecided,
     Clear,
     Sealed(Box<Sealed>),
+    /// Its library was seen giving and taking what is within it, by [`Flow`].
+    Plain(Box<[Stream; 2]>),
 }
 
 impl Cover {

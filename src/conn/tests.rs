@@ -3,6 +3,7 @@
 mod http2;
 mod joined;
 mod losses;
+mod plain;
 mod proxied;
 pub(crate) mod traffic;
 mod uncovered;
@@ -576,7 +577,7 @@ fn play(bench: &mut Bench, script: &Script, arrival: &Arrival, fate: &dyn Fn(usi
 
 fn time(event: &Event) -> u64 {
     match event {
-        Event::Data(data) => data.time,
+        Event::Data(data) | Event::Plain { data, .. } => data.time,
         Event::Open(opened) => opened.time,
         Event::End { time, .. } | Event::Close { time, .. } => *time,
         Event::Process { time, .. }

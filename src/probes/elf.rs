@@ -12,6 +12,10 @@ use memchr::memmem;
 
 use crate::bpf::Function;
 
+mod plain;
+
+pub use plain::plain_places;
+
 /// Bytes of a file held at once.
 const WINDOW: usize = 256 << 10;
 
@@ -76,6 +80,14 @@ struct Code {
     size: u64,
 }
 
+/// A function's entry in a table of symbols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Symbol<N> {
+    name: N,
+    address: u64,
+    size: u64,
+}
+
 struct Section {
     name: u32,
     kind: u32,
@@ -98,11 +110,7 @@ struct Elf<'a> {
 pub fn functions(file: &File) -> io::Result<Vec<(Function, u64)>> {
     let Some(elf) = Elf::open(file)? else { return Ok(Vec::new()) };
     let mut places = BTreeSet::new();
-    for kind in [SHT_DYNSYM, SHT_SYMTAB] {
-        for symbols in elf.sections.iter().filter(|section| section.kind == kind) {
-            elf.symbols(symbols, &mut places)?;
-        }
-    }
+    places.extend(elf.symbols(&NAMES)?.into_iter().map(|symbol| (symbol.name, symbol.address)));
     if !places.iter().any(|(name, _)| *name == Name::GoKeyLog) {
         places.extend(elf.go_function(GO_KEY_LOG)?.map(|address| (Name::GoKeyLog, address)));
     }
@@ -211,10 +219,25 @@ impl<'a> Elf<'a> {
         (address - code.address).checked_add(code.offset)
     }
 
-    /// Adds the addresses of the functions with one of [`NAMES`].
-    fn symbols(&self, table: &Section, places: &mut BTreeSet<(Name, u64)>) -> io::Result<()> {
-        let Some(names) = self.sections.get(table.link as usize) else { return Ok(()) };
-        let wanted = self.find_names(names)?;
+    /// The functions with one of these names, which end with NUL.
+    fn symbols<N: Copy + Ord>(&self, names: &[(N, &[u8])]) -> io::Result<BTreeSet<Symbol<N>>> {
+        let mut found = BTreeSet::new();
+        for kind in [SHT_DYNSYM, SHT_SYMTAB] {
+            for table in self.sections.iter().filter(|section| section.kind == kind) {
+                self.symbols_of(table, names, &mut found)?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn symbols_of<N: Copy + Ord>(
+        &self,
+        table: &Section,
+        names: &[(N, &[u8])],
+        found: &mut BTreeSet<Symbol<N>>,
+    ) -> io::Result<()> {
+        let Some(texts) = self.sections.get(table.link as usize) else { return Ok(()) };
+        let wanted = self.find_names(texts, names)?;
         if wanted.is_empty() {
             return Ok(());
         }
@@ -227,19 +250,19 @@ impl<'a> Elf<'a> {
                 continue;
             }
             if let Some(&name) = wanted.get(&u64::from(u32_at(symbol, 0)))
-                && places.len() < MAX_PLACES
+                && found.len() < MAX_PLACES
             {
-                places.insert((name, u64_at(symbol, 8)));
+                found.insert(Symbol { name, address: u64_at(symbol, 8), size: u64_at(symbol, 16) });
             }
         }
         Ok(())
     }
 
-    /// Where in a table of names one of [`NAMES`] begins; that may be within a longer name, as linkers share endings.
-    fn find_names(&self, table: &Section) -> io::Result<HashMap<u64, Name>> {
+    /// Where in a table of names one of these begins; that may be within a longer name, as linkers share endings.
+    fn find_names<N: Copy>(&self, table: &Section, names: &[(N, &[u8])]) -> io::Result<HashMap<u64, N>> {
         let mut found = HashMap::new();
-        let longest = NAMES.iter().map(|(_, text)| text.len()).max().unwrap_or(0);
-        let finders = NAMES.map(|(name, text)| (name, memmem::Finder::new(text)));
+        let longest = names.iter().map(|(_, text)| text.len()).max().unwrap_or(0);
+        let finders: Vec<_> = names.iter().map(|(name, text)| (name, memmem::Finder::new(text))).collect();
         let size = table.size.min(MAX_NAMES);
         let mut window = Window::new(self.file);
         let mut start = 0;
@@ -248,11 +271,11 @@ impl<'a> Elf<'a> {
             let Some(bytes) = window.get(table.offset.saturating_add(start), length as usize)? else { break };
             for (name, finder) in &finders {
                 for at in finder.find_iter(bytes).take(MAX_PLACES) {
-                    found.insert(start + at as u64, *name);
+                    found.insert(start + at as u64, **name);
                     let before = &bytes[at.saturating_sub(MAX_PREFIX)..at];
                     let prefix = before.len() - before.iter().rposition(|&byte| byte == 0).map_or(0, |nul| nul + 1);
                     if bytes[at - prefix..at].starts_with(RENAMED) {
-                        found.insert(start + (at - prefix) as u64, *name);
+                        found.insert(start + (at - prefix) as u64, **name);
                     }
                 }
             }

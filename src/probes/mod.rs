@@ -4,11 +4,17 @@
 //! once, and found before it is used where libraries usually lie. What is not found in time is missed: a handshake is
 //! over before anybody could look. The thread of this folder reads files of other processes, which may take any time; no
 //! worker waits for it. It writes into no process, attaches to the entries of functions only and follows no process.
+//!
+//! Connections that are older than the agent have no handshake to be seen: while a process has some, [`Fallback`] has
+//! programs at OpenSSL's functions that read and write there, and where these return.
 
 mod elf;
+mod fallback;
 mod places;
+mod returns;
 mod thread;
 mod watch;
 
+pub use fallback::Fallback;
 pub use thread::Probes;
 pub use watch::Watch;

@@ -14,9 +14,10 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::elf;
+use super::fallback::Fallback;
 use super::places::{self, FileId};
 use super::watch::{Shared, Told, Watch};
-use crate::bpf::{Kernel, Probe};
+use crate::bpf::{Function, Kernel, Probe};
 use crate::config::{Filters, Strategy};
 use crate::identity::proc;
 use crate::privileges;
@@ -65,6 +66,8 @@ pub struct Probes {
     machine: Option<u32>,
     probes: Vec<Probe>,
     is_full: bool,
+    /// Files that hold OpenSSL.
+    openssl: HashSet<FileId>,
 }
 
 impl Probes {
@@ -85,7 +88,13 @@ impl Probes {
             machine: proc::namespace(1, "mnt"),
             probes: Vec::new(),
             is_full: false,
+            openssl: HashSet::new(),
         }
+    }
+
+    /// What reads connections that are older than the agent. To be asked for after the first scan.
+    pub fn fallback(&self) -> Option<Fallback> {
+        Fallback::new(self.kernel.clone(), self.stats.clone(), self.openssl.clone())
     }
 
     /// For the workers. Answers the same once; a second one tells nobody.
@@ -244,6 +253,9 @@ impl Probes {
             return;
         }
         self.attached.insert(id);
+        if functions.iter().any(|(function, _)| matches!(function, Function::OpensslDerive | Function::OpensslCtrl)) {
+            self.openssl.insert(id);
+        }
         for (function, offset) in functions {
             // The file that was looked into, whatever its path leads to by now.
             let through = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));

@@ -5,7 +5,7 @@ use super::*;
 use crate::tls::tests::pair::{Ends, Pair, suite};
 use crate::tls::{Side, Uncovered};
 
-fn older() -> Bench {
+pub(super) fn older() -> Bench {
     let mut bench = Bench::new();
     let info = SocketInfo { base: None, opened: None, ..info(Role::Server) };
     bench.event(Event::Open(Box::new(Opened { time: 10, info })));
@@ -13,12 +13,12 @@ fn older() -> Bench {
 }
 
 /// A record with so many bytes that nobody can make anything of.
-fn record(len: u8) -> Vec<u8> {
+pub(super) fn record(len: u8) -> Vec<u8> {
     let sealed = (0..len).map(|number| number.wrapping_mul(0x9D) ^ 0xA5);
     [23, 3, 3, 0, len].into_iter().chain(sealed).collect()
 }
 
-fn uncovered(bench: &Bench) -> Option<Uncovered> {
+pub(super) fn uncovered(bench: &Bench) -> Option<Uncovered> {
     bench.events.last().unwrap().connection.tls.as_ref().and_then(|tls| tls.uncovered)
 }
 

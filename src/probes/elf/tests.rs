@@ -180,3 +180,49 @@ fn a_probe_is_put_where_the_kernel_need_not_step() {
     assert_eq!(emulated(&[0x48, 0x83, 0xEC, 0x10, 0x55]), 0);
     assert_eq!(emulated(&[]), 0);
 }
+
+const PLAIN: [&str; 9] = [
+    "SSL_read",
+    "SSL_read_ex",
+    "SSL_write",
+    "SSL_write_ex",
+    "SSL_free",
+    "SSL_clear",
+    "SSL_set_bio",
+    "SSL_set0_rbio",
+    "SSL_set0_wbio",
+];
+
+#[test]
+fn where_a_function_is_missing_or_cannot_be_told_nothing_is_read() {
+    for missing in 0..PLAIN.len() {
+        let names: Vec<&str> =
+            PLAIN.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, name)| *name).collect();
+        assert_eq!(plain_places(&file(&library(&names))).expect("the file can be read"), []);
+    }
+    // Of no size.
+    let error = plain_places(&file(&library(&PLAIN))).expect_err("nobody knows where they return");
+    assert!(format!("{error:#}").contains("returns"), "{error:#}");
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn functions_of_the_machines_openssl_return_where_it_says() {
+    use std::os::unix::fs::FileExt;
+
+    use crate::bpf::PlainPlace::{End, Return};
+
+    let Ok(library) = File::open("/usr/lib/x86_64-linux-gnu/libssl.so.3") else { return };
+    let places = plain_places(&library).expect("it can be read and told");
+    let count = |wanted| places.iter().filter(|(place, _)| *place == wanted).count();
+    assert!(count(End) == 5 && count(Return) >= 4, "{places:x?}");
+    // What ends something is in place before what begins it.
+    let first_entry = places.iter().position(|(place, _)| !matches!(place, End | Return));
+    assert_eq!(first_entry, Some(count(End) + count(Return)));
+    assert_eq!(places.len(), count(End) + count(Return) + 4);
+    for (_, offset) in places.iter().filter(|(place, _)| *place == Return) {
+        let mut code = [0; 2];
+        library.read_exact_at(&mut code, *offset).expect("it is in the file");
+        assert!(code[0] == 0xC3 || code == [0xF3, 0xC3], "{code:x?}");
+    }
+}

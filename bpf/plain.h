@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Which connection an object of a TLS library belongs to: the one whose records a thread moves while it is in the
+ * library's read or write function with that object. Only for connections that are older than we are; others are read
+ * by their keys. An object or a connection that this was said of in two ways is never used again.
+ */
+#ifndef SIDETAP_PLAIN_H
+#define SIDETAP_PLAIN_H
+
+#include "compat.h"
+#include "emit.h"
+
+/* How far below the function's frame the system call within it is; on another stack nothing is known. */
+#define STACK_MOST (256 << 10)
+
+/* Of a record of TLS (RFC 8446 section 5.1). */
+#define RECORD_HEAD 5
+#define RECORD_FIRST 20
+#define RECORD_DATA 23
+#define RECORD_MOST ((1 << 14) + 2048)
+
+/* A thread in a read or write function. */
+struct tls_call {
+	__u64 object;
+	__u64 data;
+	__u64 length;
+	__u64 told_at; /* where the function puts how many bytes it has moved; 0: it returns that */
+	__u64 stack;   /* pointer at the entry, and again at the return */
+	/* At the return: what is not in an event yet. */
+	__u32 position;
+	__u32 left;
+	__u8 direction;
+	__u8 flags;
+	__u8 pad[6];
+};
+
+struct tls_object_key {
+	__u64 address;
+	__u32 pid;
+	__u32 pad;
+};
+
+struct tls_object {
+	__u64 socket;
+	__u64 connection; /* its id; 0: contradicted */
+};
+
+struct tls_socket {
+	__u64 connection;             /* its id */
+	struct tls_object_key object; /* zeros: contradicted */
+	__u32 position[2];            /* plaintext so far */
+};
+
+/*
+ * Thread to the function that it is in; from the entry to the return. Not one that pushes out others: a call that is
+ * not known is missing in the plaintext. Key: process and thread.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, struct tls_call);
+} tls_calls SEC(".maps");
+
+/* Object to its connection; from the first record or contradiction to its end or the socket's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct tls_object_key);
+	__type(value, struct tls_object);
+} tls_objects SEC(".maps");
+
+/* Socket to its object; from the first record to tcp_destroy_sock; key: address of struct sock. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct tls_socket);
+} tls_sockets SEC(".maps");
+
+/* Set before the load: without, nothing of all this is part of any program. */
+const volatile bool reads_plain = false;
+
+/* Whether any process has such functions watched; set by user space. */
+volatile bool watches_plain = false;
+
+static __always_inline void tell_plain(__u64 socket, __u64 connection, __u8 flags)
+{
+	struct data_event event = {};
+
+	fill_head(&event.head, EVENT_PLAIN, current_pid());
+	event.connection = connection;
+	event.socket = socket;
+	event.flags = flags;
+	output(&event, sizeof(event), COUNT_LOST_DATA);
+}
+
+/* The object is not what it was taken for, or there is no telling what it is: nothing more of it. */
+static __always_inline void contradict(const struct tls_object_key *key)
+{
+	struct tls_object *object = bpf_map_lookup_elem(&tls_objects, key), doubtful = {};
+	struct tls_socket *socket;
+	__u64 address;
+
+	if (!object) {
+		bpf_map_update_elem(&tls_objects, key, &doubtful, BPF_ANY);
+		return;
+	}
+	if (!object->connection)
+		return;
+	address = object->socket;
+	socket = bpf_map_lookup_elem(&tls_sockets, &address);
+	if (socket && socket->connection == object->connection) {
+		socket->object.address = 0;
+		socket->object.pid = 0;
+	}
+	tell_plain(object->socket, object->connection, DATA_DOUBTFUL);
+	object->connection = 0;
+}
+
+/* In `how` of on_io_within(), beside the direction: the bytes lie where a vector says. */
+#define IN_VECTOR 0x100
+
+/* The type of the record that what a call moved begins with; 0 where it is none. */
+static __always_inline __u8 record_at(__u64 where, __u32 moved, __u32 how)
+{
+	__u8 head[RECORD_HEAD] = {};
+	__u32 length;
+
+	if (moved < RECORD_HEAD)
+		return 0;
+	if (how & IN_VECTOR) {
+		struct iovec iov;
+
+		if (bpf_probe_read_user(&iov, sizeof(iov), (void *)where) || iov.iov_len < RECORD_HEAD)
+			return 0;
+		where = (__u64)iov.iov_base;
+	}
+	if (bpf_probe_read_user(head, sizeof(head), (void *)where))
+		return 0;
+	length = head[3] << 8 | head[4];
+	if (head[0] < RECORD_FIRST || head[0] > RECORD_DATA || head[1] != 3 || head[2] > 4)
+		return 0;
+	return length && length <= RECORD_MOST ? head[0] : 0;
+}
+
+static __always_inline void bind(const struct tls_object_key *key, struct connection *c)
+{
+	struct tls_socket *before, socket = { .connection = c->id, .object = *key };
+	struct tls_object object = { .socket = c->socket, .connection = c->id };
+	__u64 address = c->socket;
+
+	if (!(c->flags & CONNECTION_OLDER) || c->flags & CONNECTION_COUNTED)
+		return;
+	before = bpf_map_lookup_elem(&tls_sockets, &address);
+	if (before && before->connection == c->id) {
+		if (before->object.address == key->address && before->object.pid == key->pid) {
+			/* As after the end of one of several uses of the object. */
+			bpf_map_update_elem(&tls_objects, key, &object, BPF_ANY);
+			return;
+		}
+		/* Another object's, as in a process and its child. */
+		contradict(&before->object);
+		contradict(key);
+		tell_plain(c->socket, c->id, DATA_DOUBTFUL);
+		return;
+	}
+	c->flags |= CONNECTION_BOUND;
+	if (bpf_map_update_elem(&tls_sockets, &address, &socket, BPF_ANY) ||
+	    bpf_map_update_elem(&tls_objects, key, &object, BPF_ANY))
+		return;
+	tell_plain(c->socket, c->id, 0);
+}
+
+/*
+ * The thread's system call has moved bytes of the socket's connection. `stack`: its pointer; `where`: the bytes, or the
+ * vector that says where they are. Global: the verifier looks at it once, and not on all ways that lead here.
+ */
+__noinline int on_io_within(__u64 address, __u64 stack, __u64 where, __u32 moved, __u32 how)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct tls_object_key key = {};
+	struct tls_object *object;
+	struct connection *c;
+	struct tls_call *call;
+	__u8 record;
+
+	call = bpf_map_lookup_elem(&tls_calls, &thread);
+	if (!call || !where || call->direction != (how & 1) || call->stack - stack > STACK_MOST)
+		return 0;
+	c = bpf_map_lookup_elem(&connections, &address);
+	if (!c)
+		return 0;
+	key.address = call->object;
+	key.pid = thread >> 32;
+	object = bpf_map_lookup_elem(&tls_objects, &key);
+	if (object && (!object->connection || object->connection == c->id))
+		return 0;
+	record = record_at(where, moved, how);
+	if (record && object)
+		contradict(&key);
+	else if (record == RECORD_DATA)
+		bind(&key, c);
+	return 0;
+}
+
+/* A call has moved bytes: maybe within a function of a TLS library. */
+static __always_inline void look_within(const struct call *call, struct pt_regs *regs)
+{
+	const struct source *from = &call->from;
+	__u64 where = from->base;
+	__u32 how = call->direction;
+
+	if (!reads_plain || !watches_plain)
+		return;
+	if (!where && from->entries) {
+		where = (__u64)from->iov;
+		how |= IN_VECTOR;
+	}
+	on_io_within(call->connection->socket, PT_REGS_SP(regs), where, call->moved, how);
+}
+
+/* The socket is gone. */
+static __always_inline void unbind(const struct connection *c)
+{
+	__u64 address = c->socket;
+	struct tls_socket *socket = bpf_map_lookup_elem(&tls_sockets, &address);
+	struct tls_object_key key;
+	struct tls_object *object;
+
+	if (!socket || socket->connection != c->id)
+		return;
+	key = socket->object;
+	object = bpf_map_lookup_elem(&tls_objects, &key);
+	if (object && object->connection == c->id)
+		bpf_map_delete_elem(&tls_objects, &key);
+	bpf_map_delete_elem(&tls_sockets, &address);
+}
+
+#endif
