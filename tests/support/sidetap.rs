@@ -17,7 +17,7 @@ use super::{LIMIT, Scratch, data, fill, until};
 const QUIET: Duration = Duration::from_millis(300);
 
 /// How long attaching may take, the verifier's time included.
-const ATTACH: Duration = Duration::from_secs(30);
+const ATTACH: Duration = Duration::from_secs(60);
 /// How long stopping may take.
 const STOP: Duration = Duration::from_secs(20);
 
@@ -187,6 +187,9 @@ impl Sidetap {
             let last: Vec<String> = output.transactions.iter().rev().take(20).map(brief).collect();
             let count = output.transactions.len();
             let rare = rare(&output.transactions);
+            // Ended, it says what it has counted.
+            program.signal("INT");
+            _ = until(STOP, || program.has_exited());
             panic!(
                 "not within {limit:?}: {what}; {count} transactions{rare}, the last are {last:#?}{}",
                 program.tail()
