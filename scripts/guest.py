@@ -4,10 +4,11 @@
 HAProxy stands in front of a backend; curl, nghttp and a client that pipelines ask it. On every capture path the kernel
 has, with summaries and with whole bodies, each request must be recorded four times and no more: by its client, by
 HAProxy on both of its sides, and by the backend, each with the right process, and the same as HAProxy's own log has it.
-With HTTP/2, many at once on a connection, HAProxy asks itself before it asks the backend: six times.
+With HTTP/2, many at once on a connection, HAProxy asks itself before it asks the backend: six times. So it does within
+TLS, with the certificate and key in FOLDER/server.pem: by curl and by HAProxy on both of its sides, in the clear.
 
 usage: guest.py SIDETAP FOLDER
-Results go to FOLDER: `result.json`, the logs of a run that failed, and `done`, which says `passed` or `failed`.
+Results go to FOLDER, too: `result.json`, the logs of a run that failed, and `done`, which says `passed` or `failed`.
 """
 
 import base64
@@ -28,6 +29,10 @@ import time
 FRONT, BACK = 8080, 8081
 # HTTP/2: where clients ask HAProxy, and where it asks itself.
 FRONT2, WITHIN = 8082, 8083
+# The same with TLS.
+FRONT3, WITHIN3 = 8084, 8085
+# What requests are counted as, and what each is called.
+KINDS = {"http1": "HTTP/1", "http2": "HTTP/2", "tls": "TLS"}
 # Emulated, everything takes fifty times as long.
 PATIENCE = 60
 
@@ -90,6 +95,7 @@ class Request:
         self.name, self.path, self.method, self.body = name, f"{path}/{name}", method, body
         self.chunked, self.status, self.answer = chunked, status, answer
         self.protocol = "http1"  # of the client
+        self.tls = None  # its version on the client's connection
         self.client = None  # (process, PID)
         # Of HTTP/1: bytes of the answer, its head included, as the client counts them; of HTTP/2: the client's stream.
         self.received = self.stream = 0
@@ -97,12 +103,16 @@ class Request:
     def recorded(self, scene):
         """Who is to record it: what `sides` says of each record, sorted."""
         haproxy, backend = ("haproxy", scene.haproxy.pid), ("python3", scene.backend.pid)
-        within = [("ingress", *haproxy), ("egress", *haproxy)] if self.protocol == "http2" else []
-        asked = [("egress", *self.client), ("ingress", *haproxy), *within]
-        return sorted(
-            [(*side, self.protocol) for side in asked]
-            + [("egress", *haproxy, "http1"), ("ingress", *backend, "http1")]
-        )
+        asked = [("egress", *self.client, self.protocol), ("ingress", *haproxy, self.protocol)]
+        # To itself it says the same within TLS as to the backend, and in HTTP/2 what it was asked.
+        within = "http1" if self.tls else self.protocol
+        if self.kind() != "http1":
+            asked += [("ingress", *haproxy, within), ("egress", *haproxy, within)]
+        return sorted(asked + [("egress", *haproxy, "http1"), ("ingress", *backend, "http1")])
+
+    def kind(self):
+        """Where it counts."""
+        return "tls" if self.tls else self.protocol
 
 
 def requests(run):
@@ -135,17 +145,26 @@ def requests(run):
     got = [get("text", 100 * i) for i in range(8)] + [missing(), get("binary", 90_000), get("text", 40_000)]
     body = binary_of(run, 90_000)
     posted = [Request(name(), "/echo", "POST", body, answer=body) for _ in range(3)]
-    return [kept_alive, *alone, *large, *chunked], pipelined, [got, posted]
+    sealed = []
+    for version, protocol in (("1.3", "http1"), ("1.2", "http1"), ("1.3", "http2")):
+        group = [get("text", 200), post(binary_of, 3000), get("binary", 40_000), missing()]
+        for place, request in enumerate(group):
+            request.tls, request.protocol, request.stream = version, protocol, 2 * place + 1
+        sealed.append(group)
+    return [kept_alive, *alone, *large, *chunked], pipelined, [got, posted], sealed
 
 
 def curl(group, folder):
     """Asks for the whole group with one curl, on one connection."""
-    command = ["curl"]
+    command, base, options = ["curl"], f"http://127.0.0.1:{FRONT}", []
+    if version := group[0].tls:
+        base, options = f"https://127.0.0.1:{FRONT3}", ["--insecure", "--tls-max", version]
+        options.append("--http2" if group[0].protocol == "http2" else "--http1.1")
     for request in group:
         if request is not group[0]:
             command.append("--next")
-        command += ["-sS", "--max-time", str(PATIENCE), "-w", "%{size_header} %{size_download}\n"]
-        command += ["-o", str(folder / request.name), f"http://127.0.0.1:{FRONT}{request.path}"]
+        command += ["-sS", *options, "--max-time", str(PATIENCE), "-w", "%{size_header} %{size_download}\n"]
+        command += ["-o", str(folder / request.name), base + request.path]
         if request.method == "HEAD":
             command.append("-I")
         if request.method == "POST":
@@ -204,9 +223,11 @@ def until(what, condition):
 
 
 class Scene:
-    """HAProxy and the backend, which outlive the agents: later ones find connections that are open."""
+    """HAProxy and the backend, which outlive the agents: later ones find connections that are open.
 
-    def __init__(self, folder):
+    Not those of TLS: what there is of those from before an agent is another matter."""
+
+    def __init__(self, folder, certificate):
         self.folder = folder
         self.log = folder / "haproxy.log"
         config = folder / "haproxy.cfg"
@@ -236,6 +257,16 @@ frontend within
     bind 127.0.0.1:{WITHIN} proto h2
     no log
     default_backend back
+frontend front3
+    bind 127.0.0.1:{FRONT3} ssl crt {certificate} alpn h2,http/1.1
+    default_backend back3
+backend back3
+    http-reuse never
+    server three 127.0.0.1:{WITHIN3} ssl verify none sni str(example.test) pool-max-conn 0
+frontend within3
+    bind 127.0.0.1:{WITHIN3} ssl crt {certificate}
+    no log
+    default_backend back
 """
         )
         backend = [sys.executable, __file__, "backend"]
@@ -248,8 +279,8 @@ frontend within
     def logged(self):
         """By path, from `option httplog`: a request's status, and how long it took in ms."""
         line = re.compile(
-            r" (?:front back/one|front2 back2/two) [-\d]+/[-\d]+/[-\d]+/[-\d]+/(\d+) (\d+) "
-            r".*\"[A-Z]+ (?:http://[^/]+)?(\S+) HTTP"
+            r" (?:front back/one|front2 back2/two|front3~ back3/three) [-\d]+/[-\d]+/[-\d]+/[-\d]+/(\d+) (\d+) "
+            r".*\"[A-Z]+ (?:https?://[^/]+)?(\S+) HTTP"
         )
         found = {}
         for match in line.finditer(self.log.read_text()):
@@ -284,14 +315,14 @@ tap: {{direction: all, http: {{stack: all}}}}
     try:
         until("the agent", lambda: b"capturing" in log.read_bytes() or agent.poll() is not None)
         assert agent.poll() is None, f"the agent ended: {log.read_text()[-2000:]}"
-        by_curl, pipelined, multiplexed = requests(run)
-        for group in by_curl:
+        by_curl, pipelined, multiplexed, sealed = requests(run)
+        for group in by_curl + sealed:
             curl(group, folder)
         for group in pipelined:
             pipeline(group)
         for group in multiplexed:
             multiplex(group, folder)
-        made = [request for group in by_curl + pipelined + multiplexed for request in group]
+        made = [request for group in by_curl + pipelined + multiplexed + sealed for request in group]
         expected = sum(len(request.recorded(scene)) for request in made)
         until(f"{expected} records", lambda: out.read_bytes().count(b"\n") >= expected)
     finally:
@@ -314,6 +345,7 @@ def judge(scene, made, out, log):
         assert whose == request.recorded(scene), f"{request.path}, asked by {request.client}, is recorded for {whose}"
         assert len(logged.get(request.path, [])) == 1, f"HAProxy's log has {logged.get(request.path)} of {request.path}"
         status, took = logged[request.path][0]
+        check_tls(request, records[request.path])
         for record in records[request.path]:
             compare(request, record, status)
             if sides(record)[:2] == ("ingress", "haproxy"):
@@ -326,11 +358,18 @@ def judge(scene, made, out, log):
     assert counters["seen"] == str(total) and not lost, f"the agent's counters: {log.splitlines()[-1]}"
     check_streams(made, records)
     found = {"off_ms": round(late, 3)}
-    for protocol in ("http1", "http2"):
-        asked = [request for request in made if request.protocol == protocol]
+    for kind in KINDS:
+        asked = [request for request in made if request.kind() == kind]
         recorded = sum(len(records[request.path]) for request in asked)
-        found[protocol] = {"made": len(asked), "recorded": recorded}
+        found[kind] = {"made": len(asked), "recorded": recorded}
     return found
+
+
+def check_tls(request, records):
+    """Within TLS between the client and HAProxy, and between HAProxy and itself; the backend is asked without."""
+    found = sorted(record["tls"]["version"] for record in records if "tls" in record)
+    expected = sorted([request.tls] * 2 + ["1.3"] * 2) if request.tls else []
+    assert found == expected, f"{request.path} is recorded within TLS {found}, not {expected}"
 
 
 def check_streams(made, records):
@@ -399,15 +438,15 @@ def test(sidetap, results):
     result = {"kernel": os.uname().release, "programs": check(sidetap), "runs": {}}
     folder = pathlib.Path(tempfile.mkdtemp())
     try:
-        scene = Scene(folder)
+        scene = Scene(folder, results / "server.pem")
         for path in result["programs"]:
             for level in ("summary", "full"):
                 began = time.monotonic()
                 found = record(scene, sidetap, path, level)
                 result["runs"][f"{path} {level}"] = found
                 counts = " and ".join(
-                    f"{found[protocol]['made']} requests of {name}, {found[protocol]['recorded']} records"
-                    for protocol, name in (("http1", "HTTP/1"), ("http2", "HTTP/2"))
+                    f"{found[kind]['made']} requests of {name}, {found[kind]['recorded']} records"
+                    for kind, name in KINDS.items()
                 )
                 say(f"{path} path, level {level}: {counts}, none lost, "
                     f"durations at most {found['off_ms']} ms off HAProxy's ({time.monotonic() - began:.0f} s)")
