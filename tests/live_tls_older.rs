@@ -104,7 +104,7 @@ fn older_ones_are_read(path: CapturePath) {
     let probes_before = probes(second.program().pid());
     let said = running.stop();
     wait_for(&mut second, &said, second_began, f64::MAX);
-    second.wait_log("has no such connections any more");
+    second.wait_log("uses no such connections within TLS");
     let pid = second.program().pid();
     until(LIMIT, || (probes(pid) < probes_before).then_some(())).expect("the probes are taken away");
     let captured = second.stop();

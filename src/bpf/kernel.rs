@@ -318,11 +318,10 @@ impl Kernel {
         Ok(older.map(|one| Older { connection: one.connection, socket: one.socket, pid: one.pid }).collect())
     }
 
-    /// Whether plaintext of a connection may still be of use: it is open, and nobody has found that it is not within TLS,
-    /// or is read in another way.
-    pub fn wants_plain(&self, older: &Older) -> bool {
+    /// Whether a connection is open and read by what a TLS library was seen reading and writing.
+    pub fn is_plain(&self, older: &Older) -> bool {
         let is_open = self.socket(older.socket).is_some_and(|info| info.connection == older.connection);
-        is_open && matches!(self.orders.verdict(older.connection), None | Some(Verdict::Plain))
+        is_open && self.orders.verdict(older.connection) == Some(Verdict::Plain)
     }
 
     /// Whether user space has left out a process.

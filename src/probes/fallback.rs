@@ -1,5 +1,5 @@
-//! Programs at the functions of OpenSSL that read and write: only in processes that had TLS connections when the agent
-//! began, and only as long as one of these may be open.
+//! Programs at the functions of OpenSSL that read and write: only in processes that had connections when the agent began,
+//! and only as long as one of these is open and was seen to be within TLS.
 //!
 //! Nobody has seen the handshakes of these connections, so that their records stay shut. All are put in place before
 //! anything is captured: a call that goes by in between would be missing in the plaintext, and nobody would know.
@@ -27,9 +27,9 @@ const MAX_PROCESSES: usize = 32;
 /// How often it is looked which connections are left.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How often in a row none may be left before the programs go: what says of a connection that it is read may be on the
-/// way.
-const LOOKS: u32 = 2;
+/// How often in a row none may be left before the programs go. That is also how long one that was not used since the start
+/// is waited for: a proxy keeps many open to servers without TLS, and pays for the programs at each call meanwhile.
+const LOOKS: u32 = 10;
 
 /// How long the start waits for the programs.
 const ATTACHED_WITHIN: Duration = Duration::from_secs(10);
@@ -191,12 +191,12 @@ impl Attacher {
     fn look(&mut self) {
         let kernel = &self.kernel;
         self.watched.retain_mut(|watched| {
-            let is_idle = !watched.connections.iter().any(|older| kernel.wants_plain(older));
+            let is_idle = !watched.connections.iter().any(|older| kernel.is_plain(older));
             watched.idle = if is_idle { watched.idle + 1 } else { 0 };
             let is_over = watched.idle >= LOOKS;
             if is_over {
                 log::info!(
-                    "{} (PID {}) has no such connections any more: what OpenSSL does there is not looked at any more",
+                    "{} (PID {}) uses no such connections within TLS: what OpenSSL does there is not looked at any more",
                     watched.exe,
                     watched.pid
                 );
