@@ -20,6 +20,13 @@ static __always_inline void on_connect(const struct sock *sk)
 	insert_connection(&connections, &c);
 }
 
+/* A socket may be connected again after a connection of its was dissolved (tcp_disconnect). */
+static __always_inline void forget_remembered(struct sock *sk)
+{
+	if (remembers)
+		bpf_sk_storage_delete(&remembered, sk);
+}
+
 static __always_inline void on_established(const struct sock *sk, bool accepted)
 {
 	struct connection *c, accepting = { .role = ROLE_SERVER };
@@ -70,7 +77,7 @@ static __always_inline void set_final(struct connection *c, const struct sock *s
 	c->flags |= CONNECTION_CLOSED;
 }
 
-static __always_inline void on_state(const struct sock *sk, int from, int to)
+static __always_inline void on_state(struct sock *sk, int from, int to)
 {
 	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
 	__u64 key = (__u64)sk;
@@ -83,6 +90,7 @@ static __always_inline void on_state(const struct sock *sk, int from, int to)
 		remember_listening_port(sk);
 		return;
 	case TCP_SYN_SENT:
+		forget_remembered(sk);
 		on_connect(sk);
 		return;
 	case TCP_ESTABLISHED:
@@ -117,7 +125,7 @@ static __always_inline void on_state(const struct sock *sk, int from, int to)
 }
 
 SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(state_changed, const struct sock *sk, int from, int to)
+int BPF_PROG(state_changed, struct sock *sk, int from, int to)
 {
 	hold_cpu();
 	on_state(sk, from, to);

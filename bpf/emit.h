@@ -55,8 +55,27 @@ static __always_inline void fill_head(struct event_head *head, __u32 kind, __u32
 /* A call on its way into events; how far it is, is in the scratch. */
 struct walk {
 	struct scratch *scratch;
-	struct connection *connection;
+	__u64 socket;
 };
+
+/* The connection of a socket that was met before. */
+static __always_inline struct connection *known_connection(__u64 socket)
+{
+	struct connection *c = bpf_map_lookup_elem(&connections, &socket);
+
+	return c ? c : bpf_map_lookup_elem(&unix_connections, &socket);
+}
+
+/* Where nothing follows an event that found no room, this is how user space learns of it. */
+static __always_inline void note_loss(__u64 socket, __u8 direction, __u32 end)
+{
+	struct connection *c = known_connection(socket);
+
+	if (!c)
+		return;
+	c->lost[direction & 1] = end;
+	c->flags |= CONNECTION_LOST;
+}
 
 /* Hands out the event under construction: `moved` bytes of the stream, the first `fill` of them attached. */
 static __always_inline void flush(const struct walk *w, __u32 moved, __u8 flags)
@@ -74,11 +93,8 @@ static __always_inline void flush(const struct walk *w, __u32 moved, __u8 flags)
 	barrier_var(attached);
 	attached &= PAYLOAD_MAX;
 	event->attached = attached;
-	if (!output(event, sizeof(*event) + attached, COUNT_LOST_DATA)) {
-		/* Where nothing follows, this is how user space learns of it. */
-		w->connection->lost[event->direction & 1] = p->position + moved;
-		w->connection->flags |= CONNECTION_LOST;
-	}
+	if (!output(event, sizeof(*event) + attached, COUNT_LOST_DATA))
+		note_loss(w->socket, event->direction, p->position + moved);
 	event->flags = 0;
 	p->position += moved;
 	p->left -= moved;
@@ -139,33 +155,43 @@ static long walk_step(__u32 index, void *context)
 
 /* A call that moved `moved` bytes from `position` on; `from` is empty where they are out of reach. */
 struct call {
-	struct connection *connection;
+	__u64 socket; /* key of its connection, and that one's id */
+	__u64 connection;
 	struct source from;
 	__u32 pid;
 	__u32 position;
 	__u32 moved;
 	__u8 direction;
+	__u8 role;
 	__u8 bounded; /* the kernel has no bpf_loop() */
 };
+
+/* User space doubts that the connection speaks HTTP: whether a call that begins like a message was seen since. */
+static __always_inline bool has_found_message(const struct call *call)
+{
+	struct connection *c = known_connection(call->socket);
+
+	if (!c)
+		return false;
+	if (!(c->flags & CONNECTION_FOUND) && looks_like_message(&call->from))
+		c->flags |= CONNECTION_FOUND;
+	return c->flags & CONNECTION_FOUND;
+}
 
 /* What user space still wants of a call: false for nothing, else how many bytes to step over first. */
 static __always_inline bool is_wanted(struct call *call, __u32 *unwanted)
 {
-	struct connection *c = call->connection;
-	__u32 slot = (c->id >> 10) & (ORDERS - 1);
+	__u32 slot = (call->connection >> 10) & (ORDERS - 1);
 	struct order *order = bpf_map_lookup_elem(&orders, &slot);
 	__s32 ahead;
 
 	*unwanted = 0;
-	if (!order || order->connection != c->id)
+	if (!order || order->connection != call->connection)
 		return true;
 	if (order->verdict == VERDICT_DROP || order->verdict == VERDICT_PLAIN)
 		return false;
-	if (order->verdict == VERDICT_LOOK && !(c->flags & CONNECTION_FOUND)) {
-		if (!looks_like_message(&call->from))
-			return false;
-		c->flags |= CONNECTION_FOUND;
-	}
+	if (order->verdict == VERDICT_LOOK && !has_found_message(call))
+		return false;
 	if (!order->skips[call->direction & 1])
 		return true;
 	ahead = order->skip_to[call->direction & 1] - call->position;
@@ -180,7 +206,7 @@ static __always_inline bool is_wanted(struct call *call, __u32 *unwanted)
 
 static __always_inline void emit_call(struct call *call)
 {
-	struct walk walk = { .scratch = scratch(), .connection = call->connection };
+	struct walk walk = { .scratch = scratch(), .socket = call->socket };
 	struct data_event *event;
 	struct progress *p;
 	__u32 i, unwanted;
@@ -194,10 +220,10 @@ static __always_inline void emit_call(struct call *call)
 	}
 	event = &walk.scratch->data;
 	fill_head(&event->head, EVENT_DATA, call->pid);
-	event->connection = call->connection->id;
-	event->socket = call->connection->socket;
+	event->connection = call->connection;
+	event->socket = call->socket;
 	event->direction = call->direction;
-	event->role = call->connection->role;
+	event->role = call->role;
 	event->flags = unwanted ? 0 : DATA_CALL_START;
 	event->pad = 0;
 	p = &walk.scratch->progress;

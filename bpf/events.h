@@ -304,6 +304,7 @@ struct settings {
 	__u8 ignore_loopback;
 	__u8 filter_processes; /* whether `processes` holds any verdict */
 	__u8 empty;            /* measure the floor: programs return at once */
+	__u32 generation;      /* another number once anything of what is decided here, or of processes, has changed */
 };
 
 _Static_assert(sizeof(struct event_head) == 16, "layout");

@@ -170,4 +170,13 @@ static __always_inline __u32 position_before(struct connection *c, const struct 
 	return position;
 }
 
+/* A call of the connection has moved `call->moved` bytes. */
+static __always_inline void fill_call(struct call *call, struct connection *c, const struct sock *sk)
+{
+	call->connection = c->id;
+	call->socket = c->socket;
+	call->role = c->role;
+	call->position = position_before(c, sk, call->direction, call->moved);
+}
+
 #endif

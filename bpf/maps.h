@@ -72,6 +72,30 @@ struct {
 	__type(value, struct judgement);
 } processes SEC(".maps");
 
+struct remembered {
+	__u64 connection; /* its id; 0: not to be captured */
+	__u64 socket;     /* its key; as a number, which the verifier lets us hand on */
+	__u64 started;    /* of which program this is (struct owner) */
+	__u32 exec_id;
+	__u32 generation; /* of the settings it was made by */
+	__u8 role;
+	__u8 pad[7];
+};
+
+/*
+ * Socket to what its last call found out, for the socket path: a call then costs no look-up in a table. From a call on
+ * that user space was told of, of a process that it has judged, to the socket's end or next connect(); key: the socket.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct remembered);
+} remembered SEC(".maps");
+
+/* Set before the load: whether anything is remembered. Such programs may do so since 5.11 (8e4597c627fb). */
+const volatile bool remembers = false;
+
 struct name_server {
 	__u8 address[16]; /* IPv4 as the first four bytes */
 };

@@ -217,7 +217,7 @@ static __always_inline void look_within(const struct call *call, struct pt_regs 
 		where = (__u64)from->iov;
 		how |= IN_VECTOR;
 	}
-	on_io_within(call->connection->socket, PT_REGS_SP(regs), where, call->moved, how);
+	on_io_within(call->socket, PT_REGS_SP(regs), where, call->moved, how);
 }
 
 /* The socket is gone. */

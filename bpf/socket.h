@@ -61,25 +61,30 @@ static __always_inline __u32 inode_of(const struct sock *sk)
 	return file ? BPF_CORE_READ(file, f_inode, i_ino) : 0;
 }
 
-/* A peer's FIN takes a place in the sequence space; true once the process has read past it (tcp_recvmsg_locked). */
-static __always_inline bool fin_was_read(const struct tcp_sock *tp, __u32 copied)
-{
-	const struct sock *sk = (const struct sock *)tp;
+/*
+ * A field of a TCP socket: read directly where the verifier can be told what the pointer leads to (6.2, a35b9af4ec2c),
+ * else by a helper.
+ */
+#define READ_TCP(sk, field)                                                         \
+	(bpf_ksym_exists(bpf_rdonly_cast) ? bpf_core_cast(sk, struct tcp_sock)->field : \
+	                                    BPF_CORE_READ((const struct tcp_sock *)(sk), field))
 
-	/* tcp_fin() sets SOCK_DONE when the FIN is received; nothing follows it. */
-	return BPF_CORE_READ(sk, __sk_common.skc_flags) & (1ul << SOCK_DONE) && copied == BPF_CORE_READ(tp, rcv_nxt);
-}
-
-/* Where the stream stands after the process's last call: the number of the next byte. */
+/*
+ * Where the stream stands after the process's last call: the number of the next byte. A peer's FIN takes a place in the
+ * sequence space, which copied_seq counts once the process has read past it (tcp_recvmsg_locked); tcp_fin() sets
+ * SOCK_DONE when the FIN is received, and nothing follows it.
+ */
 static __always_inline __u32 position_of(const struct sock *sk, __u8 direction)
 {
-	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
 	__u32 copied;
 
 	if (direction == SENT)
-		return BPF_CORE_READ(tp, write_seq);
-	copied = BPF_CORE_READ(tp, copied_seq);
-	return fin_was_read(tp, copied) ? copied - 1 : copied;
+		return READ_TCP(sk, write_seq);
+	copied = READ_TCP(sk, copied_seq);
+	if (READ_TCP(sk, inet_conn.icsk_inet.sk.__sk_common.skc_flags) & (1ul << SOCK_DONE) &&
+	    copied == READ_TCP(sk, rcv_nxt))
+		return copied - 1;
+	return copied;
 }
 
 static __always_inline bool is_loopback(__u16 family, const __u8 *address)
@@ -247,24 +252,35 @@ static __always_inline bool is_left_out(const struct connection *c)
 	return settings.role && c->role && c->role != settings.role;
 }
 
-/* Filters that the current process decides. An unknown one is let through: user space answers with a verdict. */
-static __always_inline bool is_process_left_out(__u32 pid)
+/*
+ * What user space says of the current process (enum process_verdict); 0 while it has not said anything. Such a process is
+ * let through: user space answers with a verdict.
+ */
+static __always_inline __u8 process_verdict(__u32 pid)
 {
 	const struct judgement *judgement;
 	struct owner now;
 
 	if (pid == settings.self)
-		return true;
+		return PROCESS_LEFT_OUT;
 	if (!settings.filter_processes)
-		return false;
+		return PROCESS_TAPPED;
 	judgement = bpf_map_lookup_elem(&processes, &pid);
-	if (!judgement || judgement->verdict != PROCESS_LEFT_OUT)
-		return false;
-	if (!judgement->started)
-		return true;
-	/* It may have been of the program before this one, and come late. */
-	fill_current_owner(&now);
-	return judgement->started == now.started && judgement->exec_id == now.exec_id;
+	if (!judgement)
+		return 0;
+	if (judgement->started) {
+		/* It may have been of the program before this one, and come late. */
+		fill_current_owner(&now);
+		if (judgement->started != now.started || judgement->exec_id != now.exec_id)
+			return 0;
+	}
+	return judgement->verdict;
+}
+
+/* Filters that the current process decides. */
+static __always_inline bool is_process_left_out(__u32 pid)
+{
+	return process_verdict(pid) == PROCESS_LEFT_OUT;
 }
 
 #endif

@@ -11,7 +11,8 @@ static __always_inline void on_moved(struct pt_regs *regs, __u32 fd, __s64 moved
                                      bool bounded)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct call call = {};
+	struct call call = { .direction = direction, .moved = moved, .bounded = bounded };
+	struct connection *c;
 	struct sock *sk;
 
 	call.pid = current_pid();
@@ -22,16 +23,13 @@ static __always_inline void on_moved(struct pt_regs *regs, __u32 fd, __s64 moved
 	sk = sock_of_fd(task, fd);
 	if (!sk)
 		return;
-	call.connection = tapped_connection(sk, call.pid, direction, moved);
-	if (!call.connection) {
+	c = tapped_connection(sk, call.pid, direction, moved);
+	if (!c) {
 		if (in_reach)
 			on_datagram(sk, call.pid, regs, moved, direction);
 		return;
 	}
-	call.direction = direction;
-	call.bounded = bounded;
-	call.moved = moved;
-	call.position = position_before(call.connection, sk, direction, moved);
+	fill_call(&call, c, sk);
 	if (in_reach)
 		source_of_call(&call.from, regs, moved);
 	emit_call(&call);

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
@@ -149,6 +149,8 @@ pub struct Kernel {
     vault: Option<Vault>,
     /// Whether the programs at functions of plaintext are loaded.
     has_plain: bool,
+    /// Another number for whatever the programs remember by what they were told before.
+    generation: AtomicU32,
 }
 
 // SAFETY: the skeleton holds pointers into libbpf's objects. What workers share is `orders` (atomics) and the map
@@ -192,6 +194,7 @@ impl Kernel {
             most_missed: AtomicU64::new(0),
             vault: None,
             has_plain,
+            generation: AtomicU32::new(0),
         };
         kernel.set_tap(tap);
         Ok(kernel)
@@ -364,10 +367,20 @@ impl Kernel {
             ignore_loopback: tap.ignore_loopback.into(),
             filter_processes: tap.filter_processes.into(),
             empty: tap.empty.into(),
+            generation: self.generation.load(Ordering::Relaxed),
         };
         // SAFETY: the section is mapped for as long as the skeleton lives; the kernel reads each field by itself, so
         // that one run seeing old and new fields is harmless.
         unsafe { (&raw const bss.settings).cast_mut().write_volatile(settings) };
+        self.forget_remembered();
+    }
+
+    /// What the programs remember by what they were told before holds no more.
+    fn forget_remembered(&self) {
+        let Some(bss) = self.skel.maps.bss_data.as_deref() else { return };
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        // SAFETY: as in `set_tap`.
+        unsafe { (&raw const bss.settings.generation).cast_mut().write_volatile(generation) };
     }
 
     /// How many programs are attached.
@@ -440,8 +453,9 @@ impl Kernel {
             if left_out { types::process_verdict::PROCESS_LEFT_OUT } else { types::process_verdict::PROCESS_TAPPED };
         let is_exact = process.started != 0 && process.exec_id != 0;
         let (started, exec_id) = if is_exact { (process.started, process.exec_id) } else { (0, 0) };
+        let before = self.judgement(process.pid);
         // An exec since /proc was looked into has left its mark: that program is judged by its own event.
-        if !is_exact && self.judgement(process.pid).is_some_and(|judgement| judgement.started != 0) {
+        if !is_exact && before.is_some_and(|judgement| judgement.started != 0) {
             return;
         }
         let judgement = types::judgement { started, exec_id, verdict: verdict.0 as u8, ..Default::default() };
@@ -449,6 +463,9 @@ impl Kernel {
         let value = unsafe { plain::as_bytes(&judgement) };
         // Where it fails, the process stays tapped in the kernel; user space filters again.
         let _ = self.processes.update(&process.pid.to_ne_bytes(), value, MapFlags::ANY);
+        if before.is_some_and(|before| before.verdict != 0 && before.verdict != judgement.verdict) {
+            self.forget_remembered();
+        }
     }
 
     fn judgement(&self, pid: u32) -> Option<types::judgement> {
@@ -493,6 +510,7 @@ pub(super) fn open_for(path: CapturePath, with_plain: bool) -> Result<OpenSideta
     let constants = open.maps.rodata_data.as_deref_mut().context("the BPF object has no constants")?;
     constants.is_preemptible = is_preemptible();
     constants.reads_plain = with_plain;
+    constants.remembers = path == CapturePath::Socket;
     if !with_plain {
         let maps = &mut open.maps;
         for map in [&mut maps.tls_calls, &mut maps.tls_objects, &mut maps.tls_sockets] {

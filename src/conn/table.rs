@@ -118,8 +118,11 @@ impl Table {
             Event::Process { time, is_exec, info } => {
                 env.secrets.libraries.began(info.owner.pid, time);
                 let process = env.processes.learn(&info, time, is_exec);
-                if env.settings.tap.filters.verdict(&process) == Tapped::No {
-                    env.control.judge(&info.owner, true);
+                let filters = &env.settings.tap.filters;
+                let verdict = filters.verdict(&process);
+                // That it is tapped is worth telling, too: where that is known, nobody asks at each call.
+                if filters.is_any() && verdict != Tapped::NotYet {
+                    env.control.judge(&info.owner, verdict == Tapped::No);
                 }
             }
             Event::Exit { time, pid, started } => env.processes.exited(pid, started, time),
