@@ -359,6 +359,29 @@ static __always_inline bool on_go_key_log(struct pt_regs *ctx, struct found *fou
 	return found->label && found->context.size == RANDOM_LEN;
 }
 
+/*
+ * nss_keylog_int(label, ssl, random, its size, secret, its size) of OpenSSL 3, where ssl_log_secret() comes to it; with or
+ * without a key log.
+ */
+static __always_inline bool on_openssl_key_log(struct pt_regs *ctx, struct found *found, bool may_sleep)
+{
+	char label[32] = {};
+	__u64 text = PT_REGS_PARM1(ctx);
+	long length = bpf_probe_read_user_str(label, sizeof(label), (const void *)text);
+
+	/* The helper reads up to a page that is not there: then it is fetched, and a text that ends before it is not. */
+	if (length < 0 && may_sleep && !bpf_copy_from_user(label, 1, (const void *)text))
+		length = bpf_probe_read_user_str(label, sizeof(label), (const void *)text);
+	if (length <= 1 || length > sizeof(label))
+		return false;
+	found->label = log_label(label[0], length - 1);
+	found->context.data = PT_REGS_PARM3(ctx);
+	found->context.size = (__u32)PT_REGS_PARM4(ctx);
+	found->secret.data = PT_REGS_PARM5(ctx);
+	found->secret.size = PT_REGS_PARM6(ctx);
+	return found->label && found->context.size == RANDOM_LEN;
+}
+
 /* Each in two forms: where programs at user functions may sleep (Linux 6.0), the second one is loaded. */
 #define SECRET_PROGRAMS(name, library)                                                                           \
 	static __always_inline int run_##name(struct pt_regs *ctx, bool may_sleep)                               \
@@ -381,6 +404,7 @@ static __always_inline bool on_go_key_log(struct pt_regs *ctx, struct found *fou
 	}
 
 SECRET_PROGRAMS(openssl_derive, LIBRARY_OPENSSL)
+SECRET_PROGRAMS(openssl_key_log, LIBRARY_OPENSSL)
 SECRET_PROGRAMS(openssl_ctrl, LIBRARY_OPENSSL_1_1)
 SECRET_PROGRAMS(nettle_extract, LIBRARY_GNUTLS)
 SECRET_PROGRAMS(nettle_expand, LIBRARY_GNUTLS)

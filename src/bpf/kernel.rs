@@ -59,6 +59,7 @@ impl CapturePath {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Function {
     OpensslDerive,
+    OpensslKeyLog,
     OpensslCtrl,
     NettleExtract,
     NettleExpand,
@@ -252,12 +253,19 @@ impl Kernel {
         Ok(())
     }
 
+    /// Whether programs at functions can fetch what the process has not touched yet.
+    pub fn fetches_memory(&self) -> bool {
+        self.sleeping
+    }
+
     /// Runs our program for `function` in every process, now and later, that comes to `offset` of the file.
     pub fn attach_to(&self, function: Function, file: &Path, offset: u64) -> Result<Probe> {
         let progs = &self.skel.progs;
         let program = match (function, self.sleeping) {
             (Function::OpensslDerive, false) => &progs.openssl_derive,
             (Function::OpensslDerive, true) => &progs.openssl_derive_sleeping,
+            (Function::OpensslKeyLog, false) => &progs.openssl_key_log,
+            (Function::OpensslKeyLog, true) => &progs.openssl_key_log_sleeping,
             (Function::OpensslCtrl, false) => &progs.openssl_ctrl,
             (Function::OpensslCtrl, true) => &progs.openssl_ctrl_sleeping,
             (Function::NettleExtract, false) => &progs.nettle_extract,

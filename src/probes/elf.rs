@@ -12,6 +12,7 @@ use memchr::memmem;
 
 use crate::bpf::Function;
 
+mod keylog;
 mod plain;
 
 pub use plain::plain_places;
@@ -53,10 +54,12 @@ enum Name {
     HkdfExpand,
     Tls1Prf,
     GoKeyLog,
+    /// In what has the TLS of OpenSSL or BoringSSL.
+    KeyLogCallback,
 }
 
-const NAMES: [(Name, &[u8]); 9] = [
-    (Name::KdfFetch, b"EVP_KDF_fetch\0"),
+const NAMES: [(Name, &[u8]); 10] = [
+    (Name::KdfFetch, KDF_FETCH),
     (Name::KdfDerive, b"EVP_KDF_derive\0"),
     (Name::PkeyCtrl, b"EVP_PKEY_CTX_ctrl\0"),
     (Name::NettleExtract, b"nettle_hkdf_extract\0"),
@@ -65,8 +68,10 @@ const NAMES: [(Name, &[u8]); 9] = [
     (Name::HkdfExpand, b"HKDF_expand\0"),
     (Name::Tls1Prf, b"CRYPTO_tls1_prf\0"),
     (Name::GoKeyLog, GO_KEY_LOG),
+    (Name::KeyLogCallback, b"SSL_CTX_set_keylog_callback\0"),
 ];
 
+const KDF_FETCH: &[u8] = b"EVP_KDF_fetch\0";
 const GO_KEY_LOG: &[u8] = b"crypto/tls.(*Config).writeKeyLog\0";
 
 /// AWS-LC puts its version before the names of its functions, such as `aws_lc_0_29_0_`.
@@ -105,23 +110,35 @@ struct Elf<'a> {
     names: Vec<u8>,
 }
 
-/// The functions in a file that show secrets, each with its offset in the file; none where it is no program or library
-/// of this machine.
-pub fn functions(file: &File) -> io::Result<Vec<(Function, u64)>> {
-    let Some(elf) = Elf::open(file)? else { return Ok(Vec::new()) };
+/// What a file holds of TLS.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The functions that show secrets, each with the offset in the file of where a program is to be put.
+    pub functions: Vec<(Function, u64)>,
+    /// It has OpenSSL 3's TLS.
+    pub has_openssl: bool,
+}
+
+/// What there is in a file; nothing where it is no program or library of this machine.
+pub fn find(file: &File) -> io::Result<Found> {
+    let Some(elf) = Elf::open(file)? else { return Ok(Found::default()) };
     let mut places = BTreeSet::new();
     places.extend(elf.symbols(&NAMES)?.into_iter().map(|symbol| (symbol.name, symbol.address)));
     if !places.iter().any(|(name, _)| *name == Name::GoKeyLog) {
         places.extend(elf.go_function(GO_KEY_LOG)?.map(|address| (Name::GoKeyLog, address)));
     }
+    // BoringSSL's and OpenSSL 1.1.1's has that name, too.
+    let has_openssl = places.iter().any(|(name, _)| *name == Name::KeyLogCallback) && elf.mentions(KDF_FETCH)?;
+    let key_log = if has_openssl { keylog::key_log_place(&elf)? } else { None };
     let (mut window, mut functions) = (Window::new(file), Vec::new());
+    functions.extend(key_log.map(|offset| (Function::OpensslKeyLog, offset)));
     for (function, address) in chosen(&places) {
         if let Some(offset) = elf.offset_of(address) {
             let start = window.get(offset, START)?.unwrap_or_default();
             functions.push((function, offset + emulated(start)));
         }
     }
-    Ok(functions)
+    Ok(Found { functions, has_openssl })
 }
 
 /// Bytes of a function that are looked at for a place to put the probe.
@@ -159,7 +176,7 @@ fn chosen(places: &BTreeSet<(Name, u64)>) -> impl Iterator<Item = (Function, u64
             Name::HkdfExpand => Function::BoringsslExpand,
             Name::Tls1Prf => Function::BoringsslPrf,
             Name::GoKeyLog => Function::GoKeyLog,
-            Name::KdfFetch | Name::KdfDerive | Name::PkeyCtrl => return None,
+            Name::KdfFetch | Name::KdfDerive | Name::PkeyCtrl | Name::KeyLogCallback => return None,
         };
         Some((function, address))
     })
@@ -256,6 +273,18 @@ impl<'a> Elf<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the name, which ends with NUL, is one of the file's, be it that of something in another file.
+    fn mentions(&self, name: &[u8]) -> io::Result<bool> {
+        for table in self.sections.iter().filter(|section| matches!(section.kind, SHT_DYNSYM | SHT_SYMTAB)) {
+            if let Some(texts) = self.sections.get(table.link as usize)
+                && !self.find_names(texts, &[((), name)])?.is_empty()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Where in a table of names one of these begins; that may be within a longer name, as linkers share endings.

@@ -18,7 +18,7 @@ const MAX_MAPS: u64 = 8 << 20;
 const MAX_FILES: usize = 65_536;
 
 /// How the files of TLS libraries begin: their functions may be in no process yet.
-const LIBRARIES: [&str; 4] = ["libcrypto.so", "libcrypto-", "libgnutls.so", "libnettle.so"];
+const LIBRARIES: [&str; 6] = ["libcrypto.so", "libcrypto-", "libssl.so", "libssl-", "libgnutls.so", "libnettle.so"];
 
 /// Folders of libraries, and those whose subfolders for an architecture are (Debian's).
 const FOLDERS: [&str; 7] = ["usr/lib64", "usr/lib", "lib64", "lib", "usr/local/lib64", "usr/local/lib", "opt/ssl/lib"];

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::elf;
+use super::elf::{self, Found};
 use super::fallback::Fallback;
 use super::places::{self, FileId};
 use super::watch::{Shared, Told, Watch};
@@ -68,12 +68,18 @@ pub struct Probes {
     is_full: bool,
     /// Files that hold OpenSSL.
     openssl: HashSet<FileId>,
+    /// All TLS of OpenSSL 3 that was met shows where it hands its secrets to a key log. Then nothing is put where the
+    /// library beneath it derives keys.
+    by_key_log: bool,
 }
 
 impl Probes {
     pub fn new(kernel: Arc<Kernel>, stats: Arc<Stats>) -> Probes {
         let (watch, told, shared) = Watch::new();
+        // The key log's labels are read by nobody else where there is no key log: they may have to be fetched.
+        let by_key_log = kernel.fetches_memory();
         Probes {
+            by_key_log,
             kernel,
             stats,
             watch: Some(watch),
@@ -234,13 +240,11 @@ impl Probes {
     }
 
     fn look_into(&mut self, file: &File, id: FileId, name: impl Fn() -> String) {
-        let functions = match elf::functions(file) {
-            Ok(functions) => functions,
-            Err(error) => {
-                log::debug!("cannot look for TLS functions in {}: {error}", name());
-                Vec::new()
-            }
-        };
+        let found = elf::find(file).unwrap_or_else(|error| {
+            log::debug!("cannot look for TLS functions in {}: {error}", name());
+            Found::default()
+        });
+        let functions = self.choose(found, id, &name);
         let is_full = self.probes.len() + functions.len() > MAX_PROBES;
         if is_full {
             self.say_full(&name());
@@ -253,22 +257,52 @@ impl Probes {
             return;
         }
         self.attached.insert(id);
-        if functions.iter().any(|(function, _)| matches!(function, Function::OpensslDerive | Function::OpensslCtrl)) {
+        for (function, offset) in functions {
+            self.attach(function, file, offset, &name());
+        }
+    }
+
+    /// Of what was found in a file, where programs are to be put. Each call at which OpenSSL 3 derives something costs its
+    /// process a trap, more than twenty a handshake; of secrets for a key log there are five.
+    fn choose(&mut self, found: Found, id: FileId, name: &impl Fn() -> String) -> Vec<(Function, u64)> {
+        let Found { mut functions, has_openssl } = found;
+        let has = |wanted: Function| functions.iter().any(|(function, _)| *function == wanted);
+        let has_key_log = has(Function::OpensslKeyLog);
+        let derives = has(Function::OpensslDerive) || has(Function::OpensslCtrl);
+        if derives || has_openssl {
             self.openssl.insert(id);
         }
-        for (function, offset) in functions {
-            // The file that was looked into, whatever its path leads to by now.
-            let through = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-            match self.kernel.attach_to(function, &through, offset) {
-                Ok(probe) => {
-                    log::debug!("attached to {function:?} of {}, at {offset:#x}", name());
-                    self.probes.push(probe);
-                    self.stats.probes.add(1);
-                }
-                Err(error) => {
-                    self.stats.lost_probes.add(1);
-                    log::warn!("TLS of {} cannot be read: {error:#}", name());
-                }
+        if self.by_key_log && has_openssl && !has_key_log && !derives {
+            log::debug!("where {} hands its secrets to a key log cannot be told: each derivation is looked at", name());
+            self.by_key_log = false;
+            // What was passed over so far is what it may be built on.
+            self.others.clear();
+            self.mapped.clear();
+            self.roots.clear();
+            self.scan();
+        }
+        // What is derived in the same file is seen there, one way or the other.
+        let unwanted = match (self.by_key_log, has_openssl) {
+            (true, true) if !has_key_log => None,
+            (true, _) => Some(Function::OpensslDerive),
+            (false, _) => Some(Function::OpensslKeyLog),
+        };
+        functions.retain(|(function, _)| Some(*function) != unwanted);
+        functions
+    }
+
+    fn attach(&mut self, function: Function, file: &File, offset: u64, name: &str) {
+        // The file that was looked into, whatever its path leads to by now.
+        let through = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        match self.kernel.attach_to(function, &through, offset) {
+            Ok(probe) => {
+                log::debug!("attached to {function:?} of {name}, at {offset:#x}");
+                self.probes.push(probe);
+                self.stats.probes.add(1);
+            }
+            Err(error) => {
+                self.stats.lost_probes.add(1);
+                log::warn!("TLS of {name} cannot be read: {error:#}");
             }
         }
     }

@@ -81,7 +81,7 @@ fn library(functions: &[&str]) -> Vec<u8> {
 }
 
 fn found(bytes: &[u8]) -> Vec<(Function, u64)> {
-    functions(&file(bytes)).expect("the file can be read")
+    find(&file(bytes)).expect("the file can be read").functions
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn other_files_have_none() {
     assert_eq!(found(b"#!/bin/sh\n"), []);
     assert_eq!(found(b"\x7fELF\x01\x01 of 32 bits"), []);
     let own = File::open(std::env::current_exe().unwrap()).unwrap();
-    assert_eq!(functions(&own).unwrap(), []);
+    assert_eq!(find(&own).unwrap(), Found::default());
 }
 
 proptest! {
@@ -164,7 +164,7 @@ proptest! {
             bytes[at] = byte;
         }
         bytes.truncate(bytes.len().max(64) - cut % 64);
-        let _ = functions(&file(&bytes));
+        let _ = find(&file(&bytes));
     }
 }
 
@@ -225,4 +225,73 @@ fn functions_of_the_machines_openssl_return_where_it_says() {
         library.read_exact_at(&mut code, *offset).expect("it is in the file");
         assert!(code[0] == 0xC3 || code == [0xF3, 0xC3], "{code:x?}");
     }
+}
+
+/// A library whose TLS calls what logs keys, at 0x1040 of memory, from two places, with the texts of labels behind it.
+#[cfg(target_arch = "x86_64")]
+fn logging_library(names: &[&str], labels: [u64; 2], calls: [u64; 2]) -> Vec<u8> {
+    const LOG: [u8; 32] = [
+        0x48, 0x89, 0xF8, 0x49, 0x89, 0xD0, 0x48, 0x89, 0xF7, 0x49, 0x89, 0xC9, 0x48, 0x8D, 0x90, 0x60, 0x01, 0, 0,
+        0xB9, 32, 0, 0, 0, 0x48, 0x89, 0xC6, 0xE9, 0x70, 0x8C, 0xFF, 0xFF,
+    ];
+    const TEXTS: &[u8] = b"\0more CLIENT_RANDOM\0EARLY_EXPORTER_SECRET\0CLIENT_RANDOM\0";
+    let mut code = vec![0x90; 0x80];
+    for (place, (label, call)) in [0x1000u64, 0x1020].into_iter().zip(labels.into_iter().zip(calls)) {
+        let at = (place - 0x1000) as usize;
+        put(&mut code, at, &[0x48, 0x8D, 0x35]);
+        put(&mut code, at + 3, &(label.wrapping_sub(place + 7) as u32).to_le_bytes());
+        code[at + 7] = 0xE8;
+        put(&mut code, at + 8, &(call.wrapping_sub(place + 12) as u32).to_le_bytes());
+    }
+    put(&mut code, 0x40, &LOG);
+    let (mut texts, mut symbols) = (vec![0], vec![0; SYMBOL]);
+    for name in names {
+        let mut symbol = [0; SYMBOL];
+        put(&mut symbol, 0, &(texts.len() as u32).to_le_bytes());
+        symbol[4] = STT_FUNC;
+        let text = name.trim_start_matches('-');
+        put(&mut symbol, 6, &u16::from(text.len() == name.len()).to_le_bytes());
+        put(&mut symbol, 8, &0x1100u64.to_le_bytes());
+        texts.extend(text.bytes().chain([0]));
+        symbols.extend(symbol);
+    }
+    let mut bytes = elf(&[
+        (".text", 1, 0x1000, code.clone(), 0),
+        (".rodata", 1, 0x2000, TEXTS.to_vec(), 0),
+        (".dynsym", SHT_DYNSYM, 0, symbols, 4),
+        (".none", 1, 0, Vec::new(), 0),
+        (".dynstr", 3, 0, texts, 0),
+    ]);
+    // Where the segment says that it is mapped from.
+    put(&mut bytes, 0x400, &code);
+    bytes
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_place_of_a_key_log_is_found_by_the_labels_it_is_called_with() {
+    let names = ["SSL_CTX_set_keylog_callback", "-EVP_KDF_fetch"];
+    let (early, random, longer) = (0x2014, 0x202A, 0x2006);
+    let find = |labels, calls| find(&file(&logging_library(&names, labels, calls))).expect("the file can be read");
+    let place = Found { functions: vec![(Function::OpensslKeyLog, 0x45B)], has_openssl: true };
+    assert_eq!(find([random, early], [0x1040, 0x1040]), place);
+    let nothing = Found { functions: Vec::new(), has_openssl: true };
+    assert_eq!(find([random, random], [0x1040, 0x1040]), nothing, "one label");
+    assert_eq!(find([random, early], [0x1040, 0x1041]), nothing, "two functions");
+    assert_eq!(find([random, early], [0x1043, 0x1043]), nothing, "another function");
+    assert_eq!(find([longer, early], [0x1040, 0x1040]), nothing, "the end of another text");
+    assert_eq!(find([random, early], [0x10_0000, 0x10_0000]), nothing, "outside of the file");
+    let found =
+        |names: &[&str]| super::find(&file(&logging_library(names, [random, early], [0x1040, 0x1040]))).unwrap();
+    assert_eq!(found(&names[..1]), Found::default(), "of BoringSSL or OpenSSL 1.1.1");
+    let both = found(&["SSL_CTX_set_keylog_callback", "EVP_KDF_fetch", "EVP_KDF_derive"]);
+    assert_eq!(both.functions, [(Function::OpensslKeyLog, 0x45B), (Function::OpensslDerive, 0x500)], "in one file");
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_machines_openssl_says_where_it_logs_keys() {
+    let Ok(library) = File::open("/usr/lib/x86_64-linux-gnu/libssl.so.3") else { return };
+    let found = find(&library).expect("it can be read");
+    assert!(found.has_openssl && matches!(found.functions[..], [(Function::OpensslKeyLog, _)]), "{found:x?}");
 }
