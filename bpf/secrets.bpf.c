@@ -360,8 +360,8 @@ static __always_inline bool on_go_key_log(struct pt_regs *ctx, struct found *fou
 }
 
 /*
- * nss_keylog_int(label, ssl, random, its size, secret, its size) of OpenSSL 3, where ssl_log_secret() comes to it; with or
- * without a key log.
+ * nss_keylog_int(label, ssl, random, its size, secret, its size) of OpenSSL 3, where ssl_log_secret() comes to it; with
+ * or without a key log.
  */
 static __always_inline bool on_openssl_key_log(struct pt_regs *ctx, struct found *found, bool may_sleep)
 {
@@ -369,7 +369,8 @@ static __always_inline bool on_openssl_key_log(struct pt_regs *ctx, struct found
 	__u64 text = PT_REGS_PARM1(ctx);
 	long length = bpf_probe_read_user_str(label, sizeof(label), (const void *)text);
 
-	/* The helper reads up to a page that is not there: then it is fetched, and a text that ends before it is not. */
+	/* The helper reads up to a page that is not there: then it is fetched, and a text that ends before it is not.
+	 */
 	if (length < 0 && may_sleep && !bpf_copy_from_user(label, 1, (const void *)text))
 		length = bpf_probe_read_user_str(label, sizeof(label), (const void *)text);
 	if (length <= 1 || length > sizeof(label))

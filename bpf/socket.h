@@ -65,9 +65,9 @@ static __always_inline __u32 inode_of(const struct sock *sk)
  * A field of a TCP socket: read directly where the verifier can be told what the pointer leads to (6.2, a35b9af4ec2c),
  * else by a helper.
  */
-#define READ_TCP(sk, field)                                                         \
-	(bpf_ksym_exists(bpf_rdonly_cast) ? bpf_core_cast(sk, struct tcp_sock)->field : \
-	                                    BPF_CORE_READ((const struct tcp_sock *)(sk), field))
+#define READ_TCP(sk, field)                                                           \
+	(bpf_ksym_exists(bpf_rdonly_cast) ? bpf_core_cast(sk, struct tcp_sock)->field \
+	                                  : BPF_CORE_READ((const struct tcp_sock *)(sk), field))
 
 /*
  * Where the stream stands after the process's last call: the number of the next byte. A peer's FIN takes a place in the
@@ -253,8 +253,8 @@ static __always_inline bool is_left_out(const struct connection *c)
 }
 
 /*
- * What user space says of the current process (enum process_verdict); 0 while it has not said anything. Such a process is
- * let through: user space answers with a verdict.
+ * What user space says of the current process (enum process_verdict); 0 while it has not said anything. Such a process
+ * is let through: user space answers with a verdict.
  */
 static __always_inline __u8 process_verdict(__u32 pid)
 {

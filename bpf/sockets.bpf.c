@@ -20,8 +20,9 @@ static __always_inline bool recall(struct call *call, const struct remembered *k
 }
 
 /*
- * For the calls that follow. `c`: where the call is to be captured. `generation`: read before it was asked whether it is,
- * so that no later answer can be taken for an earlier one. Positions that we count, and Unix sockets, stay in the tables.
+ * For the calls that follow. `c`: where the call is to be captured. `generation`: read before it was asked whether it
+ * is, so that no later answer can be taken for an earlier one. Positions that we count, and Unix sockets, stay in the
+ * tables.
  */
 static __always_inline void remember(struct sock *sk, const struct connection *c, __u32 pid, const struct owner *now,
                                      __u32 generation)
