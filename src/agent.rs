@@ -56,10 +56,6 @@ const LAST_SENDS: Duration = Duration::from_secs(5);
 /// How long the start waits for what container runtimes know.
 const FIRST_WORDS: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether memory can be given back, and above what, in bytes.
-const TRIM_EVERY: Duration = Duration::from_secs(2);
-const TRIM_ABOVE: usize = 48 << 20;
-
 /// How often it is looked whether the configuration file is another, with `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
@@ -211,8 +207,6 @@ fn wait(
 ) {
     let mut watch = reloader.run.config.as_deref().filter(|_| reloader.run.watch).map(Watch::new);
     let looks = if watch.is_some() { tick(WATCH_EVERY) } else { never() };
-    let trims = tick(TRIM_EVERY);
-    let memory = reloader.pipeline.memory.clone();
     loop {
         select! {
             recv(signals) -> signal => match signal {
@@ -232,12 +226,6 @@ fn wait(
             recv(stdout_closed) -> _ => {
                 log::error!("stdout is closed: nobody reads what is captured");
                 return;
-            }
-            recv(trims) -> _ => {
-                // Only after a time with large bodies: giving back costs, and costs again when it is needed anew.
-                if resident() > TRIM_ABOVE + memory.held() {
-                    bpf::give_back_memory();
-                }
             }
         }
     }
@@ -292,13 +280,6 @@ fn buffer_size(run: &Run) -> Result<usize> {
 /// million of them a second, so that a record that a store got twice is known by its number.
 fn first_id() -> u64 {
     machine::now().as_micros() as u64
-}
-
-/// Bytes of memory that the process has, from statm of proc(5).
-fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
-    pages.map_or(0, |pages: usize| pages.saturating_mul(4096))
 }
 
 fn listen_to_signals() -> Result<Receiver<i32>> {

@@ -41,12 +41,6 @@ fn clock(id: libc::clockid_t) -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Gives freed memory back to the system: what workers allocate, sinks free, and the C library keeps it.
-pub fn give_back_memory() {
-    // SAFETY: no pointers; malloc_trim(3) may be called at any time, from any thread.
-    unsafe { libc::malloc_trim(0) };
-}
-
 /// Whether a file was opened through an overlay: its inode number is then that of the file beneath, its device is not.
 pub fn is_overlay(file: &std::fs::File) -> bool {
     // SAFETY: a zeroed statfs is a valid one.
