@@ -55,7 +55,7 @@ pub struct Stats {
     /// Processes, or the names of one, that nobody had the time to find out: known by their ids only.
     pub lost_identities: Count,
     /// Functions of TLS libraries that a program is attached to.
-    pub probes: Count,
+    pub probes: Level,
     /// Functions of TLS libraries that no program could be attached to.
     pub lost_probes: Count,
     /// Connections within TLS that could not be opened.

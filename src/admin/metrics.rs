@@ -181,8 +181,8 @@ fn in_the_kernel(text: &mut Text, stats: &Stats, kernel: &Kernel, fills: &[Fill]
         Gauge,
         "Functions of TLS libraries, by whether a BPF program is attached to them.",
     );
-    for (state, count) in [("attached", &stats.probes), ("failed", &stats.lost_probes)] {
-        text.sample(&[("state", state)], count.get());
+    for (state, count) in [("attached", stats.probes.get()), ("failed", stats.lost_probes.get())] {
+        text.sample(&[("state", state)], count);
     }
     let mut each = |name, help, value: fn(&Fill) -> usize| {
         text.family(name, Gauge, help);

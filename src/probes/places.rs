@@ -65,6 +65,11 @@ pub(super) fn mappings(pid: u32) -> Vec<Mapping> {
     mappings
 }
 
+/// The files that a process has mapped code from, as far as they can be opened.
+pub(super) fn mapped_files(pid: u32) -> Vec<FileId> {
+    mappings(pid).iter().filter_map(|mapping| open(&mapping.file)).map(|(_, id)| id).collect()
+}
+
 /// From `start-end perms offset device inode path`; none where it is no code of a file.
 fn mapping(pid: u32, line: &str) -> Option<Mapping> {
     let mut fields = line.trim_end().splitn(6, ' ');

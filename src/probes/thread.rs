@@ -26,6 +26,9 @@ use crate::stats::Stats;
 /// A probe takes two file descriptors.
 const MAX_PROBES: usize = 256;
 
+/// How often it is looked, at most, which files nobody has mapped any more, where no further program can be put anywhere.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
 /// More files without TLS functions than this are not remembered: all are forgotten, which costs looks.
 const MAX_FILES: usize = 65_536;
 
@@ -53,7 +56,9 @@ pub struct Probes {
     told: Receiver<Told>,
     shared: Arc<Shared>,
     /// Files that we are attached to: that keeps their inodes from becoming another file's.
-    attached: HashSet<FileId>,
+    attached: HashMap<FileId, Vec<Probe>>,
+    /// When those of them were let go that nobody has mapped.
+    forgot: Option<Instant>,
     /// Files that there is nothing to attach to in.
     others: HashSet<FileId>,
     /// Device and inode of mapped files looked at lately, without opening them.
@@ -64,7 +69,6 @@ pub struct Probes {
     later: VecDeque<(Instant, u32)>,
     /// The mount namespace of the first process that is seen from here.
     machine: Option<u32>,
-    probes: Vec<Probe>,
     is_full: bool,
     /// Files that hold OpenSSL.
     openssl: HashSet<FileId>,
@@ -85,14 +89,14 @@ impl Probes {
             watch: Some(watch),
             told,
             shared,
-            attached: HashSet::new(),
+            attached: HashMap::new(),
+            forgot: None,
             others: HashSet::new(),
             mapped: HashSet::new(),
             mapped_since: Instant::now(),
             roots: HashMap::new(),
             later: VecDeque::new(),
             machine: proc::namespace(1, "mnt"),
-            probes: Vec::new(),
             is_full: false,
             openssl: HashSet::new(),
         }
@@ -233,7 +237,7 @@ impl Probes {
     /// Answers whether the file could be looked at.
     fn look_at(&mut self, path: &Path, name: Option<&str>) -> bool {
         let Some((file, id)) = places::open(path) else { return false };
-        if !self.attached.contains(&id) && !self.others.contains(&id) {
+        if !self.attached.contains_key(&id) && !self.others.contains(&id) {
             self.look_into(&file, id, || name.map_or_else(|| path.display().to_string(), str::to_owned));
         }
         true
@@ -245,7 +249,7 @@ impl Probes {
             Found::default()
         });
         let functions = self.choose(found, id, &name);
-        let is_full = self.probes.len() + functions.len() > MAX_PROBES;
+        let is_full = !self.has_room(functions.len());
         if is_full {
             self.say_full(&name());
         }
@@ -256,10 +260,31 @@ impl Probes {
             self.others.insert(id);
             return;
         }
-        self.attached.insert(id);
-        for (function, offset) in functions {
-            self.attach(function, file, offset, &name());
+        let probes =
+            functions.into_iter().filter_map(|(function, offset)| self.attach(function, file, offset, &name()));
+        let probes = probes.collect();
+        self.attached.insert(id, probes);
+    }
+
+    /// Whether so many more probes may be put in place; lets those go that nobody needs where they may not.
+    fn has_room(&mut self, wanted: usize) -> bool {
+        let count = |attached: &HashMap<FileId, Vec<Probe>>| attached.values().map(Vec::len).sum::<usize>();
+        if count(&self.attached) + wanted <= MAX_PROBES {
+            return true;
         }
+        if self.forgot.is_some_and(|at| at.elapsed() < FORGET_EVERY) {
+            return false;
+        }
+        self.forgot = Some(Instant::now());
+        let mapped: HashSet<FileId> = proc::pids().into_iter().flat_map(places::mapped_files).collect();
+        let (files, probes) = (self.attached.len(), count(&self.attached));
+        self.attached.retain(|id, _| mapped.contains(id));
+        self.stats.probes.adjust(probes as u64, count(&self.attached) as u64);
+        let gone = files - self.attached.len();
+        log::info!("{gone} files with TLS functions that nobody has mapped any more are not looked at");
+        // Those of the machine itself may be needed at any time.
+        self.look_for_libraries(Path::new("/"));
+        count(&self.attached) + wanted <= MAX_PROBES
     }
 
     /// Of what was found in a file, where programs are to be put. Each call at which OpenSSL 3 derives something costs its
@@ -291,18 +316,19 @@ impl Probes {
         functions
     }
 
-    fn attach(&mut self, function: Function, file: &File, offset: u64, name: &str) {
+    fn attach(&self, function: Function, file: &File, offset: u64, name: &str) -> Option<Probe> {
         // The file that was looked into, whatever its path leads to by now.
         let through = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         match self.kernel.attach_to(function, &through, offset) {
             Ok(probe) => {
                 log::debug!("attached to {function:?} of {name}, at {offset:#x}");
-                self.probes.push(probe);
-                self.stats.probes.add(1);
+                self.stats.probes.adjust(0, 1);
+                Some(probe)
             }
             Err(error) => {
                 self.stats.lost_probes.add(1);
                 log::warn!("TLS of {name} cannot be read: {error:#}");
+                None
             }
         }
     }
