@@ -114,6 +114,30 @@ get_haproxy() {
     rm -rf "$dir"
 }
 
+# get_aws_lc: AWS-LC's libraries and headers in target/aws-lc, for a test that is linked with them. Its sources come with a
+# crate. Says so where it cannot be had; that test is skipped then.
+AWS_LC_SYS=0.47.0
+get_aws_lc() {
+    local folder=$ROOT/target/aws-lc dir source
+    if [ "$(cat "$folder/version" 2>/dev/null)" = $AWS_LC_SYS ]; then
+        say "AWS-LC is here"
+        return
+    fi
+    say "building AWS-LC, which takes some minutes"
+    dir=$(mktemp -d)
+    source=$dir/vendor/aws-lc-sys/aws-lc
+    rm -rf "$folder"
+    if ! (cd "$dir" && cargo init --quiet --vcs none --name get-aws-lc &&
+        cargo add --quiet "aws-lc-sys@=$AWS_LC_SYS" && cargo vendor --quiet vendor &&
+        cmake -S "$source" -B build -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX="$folder" \
+            -DCMAKE_INSTALL_LIBDIR=lib -DDISABLE_GO=ON -DDISABLE_PERL=ON -DBUILD_TESTING=OFF -DBUILD_TOOL=OFF &&
+        cmake --build build --parallel "$(nproc)" && cmake --install build) >"$dir/log" 2>&1 ||
+        ! say $AWS_LC_SYS >"$folder/version"; then
+        say "AWS-LC cannot be had: $(tail -n 3 "$dir/log")"
+    fi
+    rm -rf "$dir"
+}
+
 # apt_now [OPTION...] -- PACKAGE...: lets apt-get install these, with options for both its update and its install.
 apt_now() {
     local options=()

@@ -31,6 +31,7 @@ on_each_path!(
     node_http2,
     go,
     boringssl,
+    aws_lc,
     nginx_itself,
 );
 
@@ -321,19 +322,31 @@ fn server(path: CapturePath, scene: &Scene, exe: &Path, versions: &[&str]) {
     }
 }
 
-/// A client and a server with Android's build, in a folder of its own: no other program's library.
+/// Android's build, in a folder of its own: no other program's library.
 fn boringssl(path: CapturePath) {
-    const HEADERS: &str = "/usr/include/android";
-    const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu/android";
-    if !Path::new(HEADERS).join("openssl/is_boringssl.h").exists() {
-        println!("skipped: {HEADERS} has no headers of BoringSSL (android-libboringssl-dev)");
+    let libraries = Path::new("/usr/lib/x86_64-linux-gnu/android");
+    let rpath = format!("-Wl,-rpath,{}", libraries.display());
+    boringssl_of(path, Path::new("/usr/include/android"), libraries, &["-lssl", "-lcrypto", &rpath]);
+}
+
+/// Within the executable: `scripts/test` builds it.
+fn aws_lc(path: CapturePath) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/aws-lc");
+    let libraries = ["-l:libssl.a", "-l:libcrypto.a", "-lstdc++", "-lpthread"];
+    boringssl_of(path, &folder.join("include"), &folder.join("lib"), &libraries);
+}
+
+/// A client and a server that are built with these libraries.
+fn boringssl_of(path: CapturePath, headers: &Path, folder: &Path, libraries: &[&str]) {
+    if !headers.join("openssl/is_boringssl.h").exists() {
+        println!("skipped: {} has no headers of BoringSSL or AWS-LC", headers.display());
         return;
     }
     let scene = Scene::start();
     let exe = scene.folder.path().join("boringssl");
     let mut build = Command::new("cc");
-    build.args(["-O1", "-I", HEADERS, "-o"]).arg(&exe).arg(script("tls/boringssl.c"));
-    build.args(["-L", LIBRARIES, "-lssl", "-lcrypto", &format!("-Wl,-rpath,{LIBRARIES}")]);
+    build.args(["-O1", "-I"]).arg(headers).arg("-o").arg(&exe).arg(script("tls/boringssl.c"));
+    build.arg("-L").arg(folder).args(libraries);
     let output = build.output().expect("there is a C compiler");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // As with Node, a process that is there before.
