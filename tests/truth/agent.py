@@ -110,19 +110,22 @@ tap:
         self.child.wait_until(lambda: "capturing" in self.child.err.read_text(), "capturing", 60)
         self.peak = 0
 
-    def stop(self, pids: set[int]) -> Recorded:
-        """Ends it, and reads what it wrote of these processes."""
+    def end(self) -> dict[str, int]:
+        """Ends it. What it counted."""
         status = self.child.end(signal.SIGINT, 60)
         text = self.child.err.read_text(errors="replace")
         if status != 0 or "panicked" in text:
             raise RuntimeError(f"sidetap ended with exit status {status}:\n{text[-2000:]}")
         if "did not take its last records" in text:
             raise RuntimeError(f"sidetap gave up what its store had not written:\n{text[-2000:]}")
-        recorded = Recorded()
         counted = re.findall(r"counters (.*)", text)
         if not counted:
             raise RuntimeError(f"sidetap's last words hold no counters:\n{text[-2000:]}")
-        recorded.counters = {key: int(value) for key, value in re.findall(r"([\w.]+)=(\d+)", counted[-1])}
+        return {key: int(value) for key, value in re.findall(r"([\w.]+)=(\d+)", counted[-1])}
+
+    def stop(self, pids: set[int]) -> Recorded:
+        """Ends it, and reads what it wrote of these processes."""
+        recorded = Recorded(counters=self.end())
         for record in _records(self.child.out):
             if record["type"] == "http_transaction":
                 if int(record["metadata"]["process_id"]) in pids:

@@ -36,22 +36,21 @@ def soak(binary: str, minutes: float, path: str, tls: bool) -> bool:
     with tempfile.TemporaryDirectory(dir=memory, prefix="truth-") as folder, \
             World(setting, Path(folder), binary) as world:  # fmt: skip
         world.start_agent()
+        assert world.agent is not None
         _warm_up(world)
         time.sleep(REST_SECONDS)
         before = _state(world)
         made, end = 0, time.monotonic() + minutes * 60
         while time.monotonic() < end:
             made += _load(world, max(1, min(30, round(end - time.monotonic()))))
-            # The oracles are not asked here: their words would only fill the memory.
-            os.truncate(world.server.log, 0)
-            world.haproxy and world.haproxy.syslog.lines.clear()
         after, end = _state(world), time.monotonic() + PATIENCE_SECONDS
         while not all(_is_back(name, first, after[name]) for name, first in before.items()) and time.monotonic() < end:
             time.sleep(1)
             after = _state(world)
-        world.stop_agent()
+        counters, world.agent = world.agent.end(), None
     what = "TLS connections" if tls else "connections"
-    print(f"\n{path} path: {made:,} {what} of clients in {minutes:g} minutes\n\n| | before | after | |\n|---|---|---|---|")
+    lost = {key: count for key, count in counters.items() if key.startswith("lost.") and count}
+    print(f"\n{path} path: {made:,} {what} of clients in {minutes:g} minutes; lost: {lost or 'nothing'}\n\n| | before | after | |\n|---|---|---|---|")
     passed = made > 0
     for name, first in before.items():
         is_back = _is_back(name, first, after[name])
@@ -78,11 +77,17 @@ def _is_back(name: str, before: int, after: int) -> bool:
 
 
 def _load(world: World, seconds: int) -> int:
+    """How many connections clients made."""
+    assert world.agent is not None
     command = ["wrk", "-t1", "-c50", f"-d{seconds}s", "-H", "Connection: close", f"{world.origin}/text/1"]
     out = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60).stdout
     words = out.split()
     if "requests" not in words:
         raise Failed(f"wrk had errors:\n{out}")
+    # Nothing of it is compared here: the words of all of them would only fill the memory.
+    os.truncate(world.server.log, 0)
+    os.truncate(world.agent.child.out, 0)
+    world.haproxy and world.haproxy.syslog.lines.clear()
     return int(words[words.index("requests") - 1])
 
 
