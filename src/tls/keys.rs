@@ -52,6 +52,17 @@ impl Hellos {
     pub(super) fn held(&self) -> usize {
         self.client.capacity()
     }
+
+    /// Hash(ClientHello), and the hash of all so far, to go on with.
+    fn hashed(self, hash: Hash) -> (Vec<u8>, Context) {
+        let algorithm = hash.digest();
+        let transcript = self.retried.unwrap_or_else(|| {
+            let mut context = Context::new(algorithm);
+            context.update(&self.client);
+            context
+        });
+        (digest(algorithm, &self.client).as_ref().to_vec(), transcript)
+    }
 }
 
 /// Of a connection whose suite is known.
@@ -70,21 +81,13 @@ pub(super) enum Keys {
 impl Keys {
     /// Of TLS 1.3, from its ServerHello on.
     pub(super) fn of_13(suite: Suite, hellos: Hellos, client_random: [u8; 32], server_hello: &[u8]) -> Keys {
-        let algorithm = suite.hash.digest();
-        let early = digest(algorithm, &hellos.client).as_ref().to_vec();
-        let mut transcript = hellos.retried.unwrap_or_else(|| {
-            let mut context = Context::new(algorithm);
-            context.update(&hellos.client);
-            context
-        });
-        transcript.update(server_hello);
-        let hellos = transcript.clone().finish().as_ref().to_vec();
         Keys::Tls13(Box::new(Schedule {
             suite,
             client_random,
-            early,
-            transcript: Some(transcript),
-            hellos,
+            unhashed: Some((hellos, server_hello.to_vec())),
+            early: Vec::new(),
+            transcript: None,
+            hellos: Vec::new(),
             finished: None,
             early_data: None,
             handshake: Pair::default(),
@@ -103,6 +106,7 @@ impl Keys {
             KeptKeys::Tls13 { client, server } => Keys::Tls13(Box::new(Schedule {
                 suite,
                 client_random: [0; 32],
+                unhashed: None,
                 early: Vec::new(),
                 transcript: None,
                 hellos: Vec::new(),
@@ -167,16 +171,29 @@ impl Keys {
         }
     }
 
+    /// Bytes of memory beside its own size.
+    pub(super) fn held(&self) -> usize {
+        match self {
+            Keys::Tls12 { .. } => 0,
+            Keys::Tls13(schedule) => {
+                let unhashed = schedule.unhashed.as_ref();
+                size_of::<Schedule>() + unhashed.map_or(0, |(hellos, hello)| hellos.held() + hello.capacity())
+            }
+        }
+    }
+
     pub(super) fn is_13(&self) -> bool {
         matches!(self, Keys::Tls13(_))
     }
 
     /// A message of the server's, up to its Finished.
     pub(super) fn message(&mut self, message: &[u8]) {
-        if let Keys::Tls13(schedule) = self
-            && let Some(transcript) = &mut schedule.transcript
-        {
-            transcript.update(message);
+        if let Keys::Tls13(schedule) = self {
+            // It was opened with a secret that a library has logged: so are the ones that follow.
+            schedule.unhashed = None;
+            if let Some(transcript) = &mut schedule.transcript {
+                transcript.update(message);
+            }
         }
     }
 
@@ -199,6 +216,7 @@ impl Keys {
     /// A message of the server's was not seen.
     pub(super) fn lose_transcript(&mut self) {
         if let Keys::Tls13(schedule) = self {
+            schedule.hash_hellos();
             schedule.transcript = None;
         }
     }
@@ -248,9 +266,11 @@ impl Pair {
 pub(super) struct Schedule {
     suite: Suite,
     client_random: [u8; 32],
+    /// The hellos, while nobody has needed their hashes: where a library logs its secrets, nobody does.
+    unhashed: Option<(Hellos, Vec<u8>)>,
     /// Hash(ClientHello).
     early: Vec<u8>,
-    /// The messages so far, up to the server's Finished; none once one was not seen.
+    /// The messages so far, up to the server's Finished; none once one was not seen, or where none is needed.
     transcript: Option<Context>,
     /// Hash(ClientHello..ServerHello).
     hellos: Vec<u8>,
@@ -266,12 +286,22 @@ const HANDSHAKE: [LogLabel; 2] = [LogLabel::ClientHandshake, LogLabel::ServerHan
 const APPLICATION: [LogLabel; 2] = [LogLabel::ClientApplication, LogLabel::ServerApplication];
 
 impl Schedule {
+    fn hash_hellos(&mut self) {
+        let Some((hellos, server_hello)) = self.unhashed.take() else { return };
+        let (early, mut transcript) = hellos.hashed(self.suite.hash);
+        transcript.update(&server_hello);
+        self.early = early;
+        self.hellos = transcript.clone().finish().as_ref().to_vec();
+        self.transcript = Some(transcript);
+    }
+
     fn early_data(&mut self, secrets: &Secrets) -> Option<Bytes> {
         if self.early_data.is_none() {
-            let derived = secrets.early(&self.early);
-            let derived =
-                derived.map(|early| Expander::new(self.suite.hash, &early).derive("c e traffic", &self.early));
-            let found = derived.or_else(|| secrets.logged(LogLabel::ClientEarly, &self.client_random))?;
+            let found = secrets.logged(LogLabel::ClientEarly, &self.client_random).or_else(|| {
+                self.hash_hellos();
+                let early = secrets.early(&self.early)?;
+                Some(Expander::new(self.suite.hash, &early).derive("c e traffic", &self.early))
+            })?;
             secrets.tell(LogLabel::ClientEarly, &self.client_random, &found);
             self.early_data = Some(found);
         }
@@ -281,14 +311,16 @@ impl Schedule {
     fn handshake(&mut self, side: Side, secrets: &Secrets) -> Option<Bytes> {
         let hash = self.suite.hash;
         if self.handshake.of(side).is_none() {
+            self.handshake.look_up(HANDSHAKE, secrets, (&self.client_random, hash));
+        }
+        if self.handshake.of(side).is_none() {
+            self.hash_hellos();
             if let Some(secret) = secrets.handshake(&self.hellos) {
                 let secret = Expander::new(hash, &secret);
                 let [client, server] = ["c hs traffic", "s hs traffic"].map(|label| secret.derive(label, &self.hellos));
                 self.tell(HANDSHAKE, (&client, &server), secrets);
                 self.handshake.set((client, server));
                 self.master = Some(secret.master());
-            } else {
-                self.handshake.look_up(HANDSHAKE, secrets, (&self.client_random, hash));
             }
         }
         self.handshake.of(side).clone()

@@ -288,7 +288,8 @@ impl Session {
 
     /// Bytes of memory.
     pub fn held(&self) -> usize {
-        size_of::<Session>() + self.hellos.held() + self.client.held() + self.server.held()
+        let keys = self.keys.as_ref().map_or(0, Keys::held);
+        size_of::<Session>() + keys + self.hellos.held() + self.client.held() + self.server.held()
     }
 
     pub fn state(&self) -> State {
