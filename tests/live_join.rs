@@ -3,6 +3,9 @@
 mod support;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 
 use support::backend::Backend;
 use support::captured::Captured;
@@ -17,6 +20,8 @@ on_each_path!(
     connections_from_before_the_start_are_recorded,
     a_restarted_agent_goes_on,
     connections_of_a_process_that_was_left_out_are_recorded_from_then_on,
+    connections_of_a_process_that_is_left_out_are_not_recorded_from_then_on,
+    a_socket_that_connects_again_is_another_connection,
     a_request_half_sent_at_the_start_does_not_spoil_the_next,
     a_response_half_sent_at_the_start_does_not_spoil_the_next,
 );
@@ -125,6 +130,90 @@ fn connections_of_a_process_that_was_left_out_are_recorded_from_then_on(path: Ca
     let lossy: Vec<_> = captured.connections.iter().filter(|event| event.get("bytes_lost").is_some()).collect();
     assert!(lossy.is_empty(), "{lossy:#?}");
     assert!(!captured.connections.is_empty());
+}
+
+/// What was found out of a connection at its earlier calls holds only until filters change.
+fn connections_of_a_process_that_is_left_out_are_not_recorded_from_then_on(path: CapturePath) {
+    let mut running = Running::start(5);
+    let mut sidetap = agent(path, &running);
+    running.ask("watched");
+    sidetap.wait_for(5 * 3 * 2);
+    let mut reloads = 0;
+    for (exe, round) in [("/nobody", "unseen"), (haproxy::EXE, "again")] {
+        fs::write(sidetap.config_file(), tap(exe, "level: full")).expect("the folder is ours");
+        sidetap.program().signal("HUP");
+        reloads += 1;
+        sidetap.wait_log_times("reloaded", reloads);
+        running.ask(round);
+    }
+    sidetap.wait_for(2 * 5 * 3 * 2);
+    let captured = sidetap.stop();
+    for round in ["watched", "again"] {
+        for (number, part) in (0..5).flat_map(|number| ["a", "b", "c"].map(|part| (number, part))) {
+            let id = format!("{round}-{number}-{part}");
+            for transaction in [captured.ingress(&id), captured.egress(&id)] {
+                assert_eq!((transaction.status(), transaction.incomplete()), (200, Vec::new()), "{id}");
+            }
+        }
+    }
+    assert_eq!(captured.transactions.len(), 2 * 5 * 3 * 2, "and nothing else");
+}
+
+/// Asks as a process that dissolves its connection and takes the same socket for the next one.
+fn a_socket_that_connects_again_is_another_connection(path: CapturePath) {
+    let (first, second) = (Backend::start(), Backend::start());
+    let exe = std::env::current_exe().expect("the test has a path").display().to_string();
+    let mut sidetap = Sidetap::start(&tap(&exe, "level: full"), path).of(std::process::id());
+    let mut socket = TcpStream::connect(("127.0.0.1", first.port())).expect("it listens");
+    for (number, port) in [first.port(), second.port(), first.port()].into_iter().enumerate() {
+        if number > 0 {
+            connect_again(&socket, port);
+        }
+        for part in ["a", "b"] {
+            let request = Request::new("GET", "/bytes/100", &format!("again-{number}-{part}")).bytes();
+            socket.write_all(&request).expect("it is connected");
+            let mut answer = Vec::new();
+            while !answer.ends_with(&bytes(100)) {
+                let mut some = [0; 1000];
+                let read = socket.read(&mut some).expect("it answers");
+                assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
+                answer.extend(&some[..read]);
+            }
+        }
+    }
+    sidetap.wait_for(2 * 6);
+    let captured = sidetap.stop();
+    let mut connections = Vec::new();
+    for (number, port) in [first.port(), second.port(), first.port()].into_iter().enumerate() {
+        let of_both = ["a", "b"].map(|part| captured.egress(&format!("again-{number}-{part}")));
+        for transaction in of_both {
+            assert_eq!(transaction.destination().map(|address| address.port()), Some(port), "{number}");
+            assert_eq!(transaction.incomplete(), Vec::<&str>::new(), "{number}");
+        }
+        assert_eq!(of_both[0].connection(), of_both[1].connection(), "{number}");
+        connections.push(of_both[0].connection());
+    }
+    connections.sort();
+    connections.dedup();
+    assert_eq!(connections.len(), 3, "{connections:?}");
+}
+
+/// As connect(2) has it: with AF_UNSPEC the connection is dissolved.
+fn connect_again(socket: &TcpStream, port: u16) {
+    let mut address = libc::sockaddr_in {
+        sin_family: libc::AF_UNSPEC as u16,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes([127, 0, 0, 1]) },
+        sin_zero: [0; 8],
+    };
+    for family in [libc::AF_UNSPEC, libc::AF_INET] {
+        address.sin_family = family as u16;
+        // SAFETY: a whole address, alive for the call.
+        let result = unsafe {
+            libc::connect(socket.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as libc::socklen_t)
+        };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
 }
 
 fn a_request_half_sent_at_the_start_does_not_spoil_the_next(path: CapturePath) {

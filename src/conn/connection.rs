@@ -196,8 +196,11 @@ impl Conn {
     fn opened(&mut self, info: &SocketInfo, process: Arc<Process>, env: &mut Env) {
         let filters = &env.settings.tap.filters;
         let left_out = !filters.admits(&process);
-        if left_out && filters.verdict(&process) == Tapped::No {
-            env.control.judge(&info.owner, true);
+        match filters.verdict(&process) {
+            Tapped::No if left_out => env.control.judge(&info.owner, true),
+            // Where its container's name decides, that was not known at its fork or exec.
+            Tapped::Yes if !filters.containers.is_empty() => env.control.judge(&info.owner, false),
+            _ => {}
         }
         let is_server = match info.role {
             Role::Server => true,

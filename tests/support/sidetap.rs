@@ -204,7 +204,13 @@ impl Sidetap {
 
     /// Waits for a line of its log.
     pub fn wait_log(&mut self, text: &str) {
-        self.program.wait_ready(&format!("line {text:?}"), LIMIT, |program| program.stderr().contains(text));
+        self.wait_log_times(text, 1);
+    }
+
+    /// Waits until so many lines of its log have it.
+    pub fn wait_log_times(&mut self, text: &str, times: usize) {
+        let is_there = |program: &Program| program.stderr().matches(text).count() >= times;
+        self.program.wait_ready(&format!("line {text:?}, {times} times"), LIMIT, is_there);
     }
 
     /// SIGINT, the end, and everything it wrote.
