@@ -110,7 +110,7 @@ fn expanded(secret: &[u8], label: &str, context: &[u8]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().replace(':', "").to_lowercase()
 }
 
-/// What of a key log the secrets that a process was seen using lead to.
+/// What of a key log the secrets that a process was seen using are or lead to.
 fn derived(secrets: &[(u32, Secret)], process: u32) -> Vec<(String, String)> {
     let mut derived = Vec::new();
     for (_, secret) in secrets.iter().filter(|(pid, _)| *pid == process) {
@@ -128,8 +128,17 @@ fn derived(secrets: &[(u32, Secret)], process: u32) -> Vec<(String, String)> {
             Secret::Master { master, client_random } => {
                 derived.push((format!("client_random {}", hex(client_random)), hex(master)));
             }
-            Secret::Log { label: LogLabel::ClientRandom, .. } => panic!("no key log was probed"),
-            other => panic!("{other:?}"),
+            Secret::Log { label, client_random, secret } => {
+                let line = match label {
+                    LogLabel::ClientRandom => "client_random",
+                    LogLabel::ClientEarly => panic!("there was no early data"),
+                    LogLabel::ClientHandshake => "client_handshake_traffic_secret",
+                    LogLabel::ServerHandshake => "server_handshake_traffic_secret",
+                    LogLabel::ClientApplication => "client_traffic_secret_0",
+                    LogLabel::ServerApplication => "server_traffic_secret_0",
+                };
+                derived.push((format!("{line} {}", hex(client_random)), hex(secret)));
+            }
         }
     }
     derived
