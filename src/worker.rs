@@ -78,6 +78,7 @@ pub fn run(
                 if std::mem::replace(&mut lost, lost_now) != lost_now {
                     pipeline.table.find_losses(index, workers, bpf::boot_time, &mut pass.env);
                 }
+                bpf::give_back_memory();
             }
         });
         if deadline.is_some_and(|deadline| is_drained || now > deadline) {

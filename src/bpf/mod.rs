@@ -41,6 +41,13 @@ fn clock(id: libc::clockid_t) -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// Takes in what other threads have freed of the calling thread's memory, and gives back to the system what nobody has used
+/// for a while. Without it that waits until this thread allocates again.
+pub fn give_back_memory() {
+    // SAFETY: no pointers; it may be called at any time, from any thread.
+    unsafe { libmimalloc_sys::mi_collect(false) };
+}
+
 /// Whether a file was opened through an overlay: its inode number is then that of the file beneath, its device is not.
 pub fn is_overlay(file: &std::fs::File) -> bool {
     // SAFETY: a zeroed statfs is a valid one.
