@@ -152,7 +152,13 @@ fn connections_of_a_process_that_is_left_out_are_not_recorded_from_then_on(path:
         for (number, part) in (0..5).flat_map(|number| ["a", "b", "c"].map(|part| (number, part))) {
             let id = format!("{round}-{number}-{part}");
             for transaction in [captured.ingress(&id), captured.egress(&id)] {
-                assert_eq!((transaction.status(), transaction.incomplete()), (200, Vec::new()), "{id}");
+                assert_eq!(transaction.status(), 200, "{id}");
+                // What went by while nobody was to look counts as lost on a connection that is looked at again.
+                assert!(
+                    round == "again" || transaction.incomplete().is_empty(),
+                    "{id}: {:?}",
+                    transaction.incomplete()
+                );
             }
         }
     }

@@ -466,12 +466,18 @@ impl Kernel {
         if !is_exact && before.is_some_and(|judgement| judgement.started != 0) {
             return;
         }
+        // So has an exec that this word comes too late for.
+        if is_exact && before.is_some_and(|before| before.started == started && before.exec_id > exec_id) {
+            return;
+        }
         let judgement = types::judgement { started, exec_id, verdict: verdict.0 as u8, ..Default::default() };
         // SAFETY: plain integers without padding (asserted beside the definition), alive for the call.
         let value = unsafe { plain::as_bytes(&judgement) };
         // Where it fails, the process stays tapped in the kernel; user space filters again.
         let _ = self.processes.update(&process.pid.to_ne_bytes(), value, MapFlags::ANY);
-        if before.is_some_and(|before| before.verdict != 0 && before.verdict != judgement.verdict) {
+        // One that was pushed out may have been remembered.
+        let was_other = |before: types::judgement| before.verdict != 0 && before.verdict != judgement.verdict;
+        if before.map_or(left_out, was_other) {
             self.forget_remembered();
         }
     }

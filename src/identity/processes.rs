@@ -438,10 +438,14 @@ impl Known {
         owner.started != 0 && self.life(owner).is_some_and(|life| life.exec_id == 0 && owner.exec_id != 0)
     }
 
-    /// No exec came: the program that /proc told of is that one.
+    /// No exec came: the program that /proc told of is that one. Its start is known to the tick no more but exactly, as it
+    /// must be for what is said of it to the kernel.
     fn confirm(&mut self, owner: &Owner) {
         if let Some(life) = self.life_mut(owner).filter(|life| life.exec_id == 0) {
             life.exec_id = owner.exec_id;
+            if owner.exec_id != 0 && owner.started != 0 {
+                life.process = Arc::new(Process { started: owner.started, ..(*life.process).clone() });
+            }
         }
     }
 
