@@ -33,6 +33,10 @@ static __always_inline void on_established(const struct sock *sk, bool accepted)
 	__u64 key = (__u64)sk;
 
 	if (accepted) {
+		/* With TCP Fast Open it may have been read and written before. */
+		c = bpf_map_lookup_elem(&connections, &key);
+		if (c && !(c->flags & CONNECTION_CLOSED))
+			return;
 		init_tcp(&accepting, sk);
 		accepting.opened = bpf_ktime_get_boot_ns();
 		c = insert_connection(&connections, &accepting);

@@ -30,11 +30,10 @@ static __always_inline void remember(struct sock *sk, const struct connection *c
 	struct remembered new = { .started = now->started, .exec_id = now->exec_id, .generation = generation }, *known;
 	__u8 verdict = process_verdict(pid);
 
-	if (!verdict || !is_tcp(sk))
+	/* Where user space's word has come since the call was let through, the next one asks anew. */
+	if (verdict != (c ? PROCESS_TAPPED : PROCESS_LEFT_OUT) || !is_tcp(sk))
 		return;
 	if (c && (c->flags & CONNECTION_COUNTED || !(c->flags & CONNECTION_ANNOUNCED)))
-		return;
-	if (!c && verdict != PROCESS_LEFT_OUT)
 		return;
 	if (c) {
 		new.connection = c->id;
