@@ -375,6 +375,10 @@ static __always_inline bool on_openssl_key_log(struct pt_regs *ctx, struct found
 		length = bpf_probe_read_user_str(label, sizeof(label), (const void *)text);
 	if (length <= 1 || length > sizeof(label))
 		return false;
+	/* Secrets after an update of keys are "..._SECRET_N": they follow from the first ones, and open nothing before.
+	 */
+	if (length == sizeof("CLIENT_TRAFFIC_SECRET_0") && label[sizeof("CLIENT_TRAFFIC_SECRET_0") - 2] != '0')
+		return false;
 	found->label = log_label(label[0], length - 1);
 	found->context.data = PT_REGS_PARM3(ctx);
 	found->context.size = (__u32)PT_REGS_PARM4(ctx);

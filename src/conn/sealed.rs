@@ -217,6 +217,7 @@ impl Sealed {
 
     /// Whether something can go on without another event.
     pub(super) fn is_waiting(&self) -> bool {
-        self.session.is_waiting() || self.plain.iter().any(|plain| !plain.items.is_empty())
+        let session = &self.session;
+        session.is_waiting() || session.is_gathering() || self.plain.iter().any(|plain| !plain.items.is_empty())
     }
 }

@@ -54,8 +54,8 @@ enum Name {
     HkdfExpand,
     Tls1Prf,
     GoKeyLog,
-    /// In what has the TLS of OpenSSL or BoringSSL.
-    KeyLogCallback,
+    /// In what has the TLS of OpenSSL or BoringSSL, whatever a linker has left out that nobody uses.
+    DoHandshake,
 }
 
 const NAMES: [(Name, &[u8]); 10] = [
@@ -68,7 +68,7 @@ const NAMES: [(Name, &[u8]); 10] = [
     (Name::HkdfExpand, b"HKDF_expand\0"),
     (Name::Tls1Prf, b"CRYPTO_tls1_prf\0"),
     (Name::GoKeyLog, GO_KEY_LOG),
-    (Name::KeyLogCallback, b"SSL_CTX_set_keylog_callback\0"),
+    (Name::DoHandshake, b"SSL_do_handshake\0"),
 ];
 
 const KDF_FETCH: &[u8] = b"EVP_KDF_fetch\0";
@@ -128,7 +128,7 @@ pub fn find(file: &File) -> io::Result<Found> {
         places.extend(elf.go_function(GO_KEY_LOG)?.map(|address| (Name::GoKeyLog, address)));
     }
     // BoringSSL's and OpenSSL 1.1.1's has that name, too.
-    let has_openssl = places.iter().any(|(name, _)| *name == Name::KeyLogCallback) && elf.mentions(KDF_FETCH)?;
+    let has_openssl = places.iter().any(|(name, _)| *name == Name::DoHandshake) && elf.mentions(KDF_FETCH)?;
     let key_log = if has_openssl { keylog::key_log_place(&elf)? } else { None };
     let (mut window, mut functions) = (Window::new(file), Vec::new());
     functions.extend(key_log.map(|offset| (Function::OpensslKeyLog, offset)));
@@ -176,7 +176,7 @@ fn chosen(places: &BTreeSet<(Name, u64)>) -> impl Iterator<Item = (Function, u64
             Name::HkdfExpand => Function::BoringsslExpand,
             Name::Tls1Prf => Function::BoringsslPrf,
             Name::GoKeyLog => Function::GoKeyLog,
-            Name::KdfFetch | Name::KdfDerive | Name::PkeyCtrl | Name::KeyLogCallback => return None,
+            Name::KdfFetch | Name::KdfDerive | Name::PkeyCtrl | Name::DoHandshake => return None,
         };
         Some((function, address))
     })

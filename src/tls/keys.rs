@@ -157,6 +157,19 @@ impl Keys {
         }
     }
 
+    /// Takes both sides' secrets for data as soon as a library has logged them: they are not kept for anybody who asks later.
+    /// Whether nothing is missing.
+    pub(super) fn gather(&mut self, secrets: &Secrets) -> bool {
+        let Keys::Tls13(schedule) = self else { return true };
+        if schedule.master.is_some() {
+            // They follow from what is here.
+            return true;
+        }
+        let Schedule { application, client_random, suite, .. } = &mut **schedule;
+        application.look_up(APPLICATION, secrets, (client_random, suite.hash));
+        application.client.is_some() && application.server.is_some()
+    }
+
     /// What a side's records are opened with once it has updated its keys, which `update` says it has.
     pub(super) fn updated(&self, side: Side) -> Option<Opener> {
         let Keys::Tls13(schedule) = self else { return None };
@@ -299,7 +312,7 @@ impl Schedule {
         if self.early_data.is_none() {
             let found = secrets.logged(LogLabel::ClientEarly, &self.client_random).or_else(|| {
                 self.hash_hellos();
-                let early = secrets.early(&self.early)?;
+                let early = Some(&self.early).filter(|hash| !hash.is_empty()).and_then(|hash| secrets.early(hash))?;
                 Some(Expander::new(self.suite.hash, &early).derive("c e traffic", &self.early))
             })?;
             secrets.tell(LogLabel::ClientEarly, &self.client_random, &found);
@@ -315,7 +328,9 @@ impl Schedule {
         }
         if self.handshake.of(side).is_none() {
             self.hash_hellos();
-            if let Some(secret) = secrets.handshake(&self.hellos) {
+            if let Some(secret) =
+                Some(&self.hellos).filter(|hash| !hash.is_empty()).and_then(|hash| secrets.handshake(hash))
+            {
                 let secret = Expander::new(hash, &secret);
                 let [client, server] = ["c hs traffic", "s hs traffic"].map(|label| secret.derive(label, &self.hellos));
                 self.tell(HANDSHAKE, (&client, &server), secrets);

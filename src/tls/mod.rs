@@ -58,6 +58,14 @@ pub enum Piece<'a> {
     End { time: u64 },
 }
 
+impl Piece<'_> {
+    pub(crate) fn time(&self) -> u64 {
+        match self {
+            Piece::Bytes { time, .. } | Piece::Unseen { time, .. } | Piece::End { time } => *time,
+        }
+    }
+}
+
 /// Where plaintext goes.
 pub type Out<'a> = dyn FnMut(Side, Piece) + 'a;
 

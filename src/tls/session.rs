@@ -189,6 +189,17 @@ pub struct Session {
     pub(super) trials: Trials,
     /// An earlier agent has seen the handshake.
     is_kept: bool,
+    /// Since when secrets for data are looked for that may be asked for much later.
+    gathering: Gathering,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Gathering {
+    /// The server's handshake is not over.
+    #[default]
+    NotYet,
+    Since(u64),
+    Over,
 }
 
 impl Default for Session {
@@ -211,6 +222,7 @@ impl Session {
             has_news: false,
             trials: Trials::default(),
             is_kept: false,
+            gathering: Gathering::NotYet,
         }
     }
 
@@ -251,6 +263,7 @@ impl Session {
     /// secret is not there yet are held, within a bound.
     pub fn take(&mut self, side: Side, piece: Piece, secrets: &Secrets, out: &mut Out) {
         let io = &mut Io { secrets, out };
+        let time = piece.time();
         let half = self.half(side);
         if half.wait.is_some() || !half.queue.is_empty() {
             half.queue.push(piece);
@@ -261,6 +274,7 @@ impl Session {
             self.piece(side, piece, io);
         }
         self.settle_news(io);
+        self.gather(time, secrets);
     }
 
     /// Tries again what was held, after secrets may have come. `settled`: all events up to that time have been taken
@@ -279,6 +293,27 @@ impl Session {
             }
         }
         self.settle_news(io);
+        self.gather(settled, secrets);
+    }
+
+    /// Takes what secrets for data there are by now. A client's are logged after its last message has gone out, and the
+    /// first data may come when nobody keeps them any more.
+    fn gather(&mut self, now: u64, secrets: &Secrets) {
+        if self.gathering == Gathering::Over || self.server.phase != Phase::Sealed(Epoch::Application) {
+            return;
+        }
+        let Some(keys) = &mut self.keys else { return };
+        let since = match self.gathering {
+            Gathering::Since(since) => since,
+            _ => now,
+        };
+        let is_over = keys.gather(secrets) || since.saturating_add(PATIENCE) < now;
+        self.gathering = if is_over { Gathering::Over } else { Gathering::Since(since) };
+    }
+
+    /// Whether it is to be called again although nothing is held.
+    pub fn is_gathering(&self) -> bool {
+        matches!(self.gathering, Gathering::Since(_)) && self.keys.is_some()
     }
 
     /// Whether something is held that only a secret or time lets go on.

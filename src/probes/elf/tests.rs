@@ -270,7 +270,7 @@ fn logging_library(names: &[&str], labels: [u64; 2], calls: [u64; 2]) -> Vec<u8>
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn the_place_of_a_key_log_is_found_by_the_labels_it_is_called_with() {
-    let names = ["SSL_CTX_set_keylog_callback", "-EVP_KDF_fetch"];
+    let names = ["SSL_do_handshake", "-EVP_KDF_fetch"];
     let (early, random, longer) = (0x2014, 0x202A, 0x2006);
     let find = |labels, calls| find(&file(&logging_library(&names, labels, calls))).expect("the file can be read");
     let place = Found { functions: vec![(Function::OpensslKeyLog, 0x45B)], has_openssl: true };
@@ -284,7 +284,7 @@ fn the_place_of_a_key_log_is_found_by_the_labels_it_is_called_with() {
     let found =
         |names: &[&str]| super::find(&file(&logging_library(names, [random, early], [0x1040, 0x1040]))).unwrap();
     assert_eq!(found(&names[..1]), Found::default(), "of BoringSSL or OpenSSL 1.1.1");
-    let both = found(&["SSL_CTX_set_keylog_callback", "EVP_KDF_fetch", "EVP_KDF_derive"]);
+    let both = found(&["SSL_do_handshake", "EVP_KDF_fetch", "EVP_KDF_derive"]);
     assert_eq!(both.functions, [(Function::OpensslKeyLog, 0x45B), (Function::OpensslDerive, 0x500)], "in one file");
 }
 
