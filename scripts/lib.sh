@@ -134,6 +134,7 @@ get_aws_lc() {
         cmake --build build --parallel "$(nproc)" && cmake --install build) >"$dir/log" 2>&1 ||
         ! say $AWS_LC_SYS >"$folder/version"; then
         say "AWS-LC cannot be had: $(tail -n 3 "$dir/log")"
+        rm -rf "$folder"
     fi
     rm -rf "$dir"
 }

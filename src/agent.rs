@@ -8,6 +8,7 @@
 //! | identity | files about processes; which names hold where | the stop flag |
 //! | fallback | probes in processes with TLS connections from before the start | nothing: ends with the last of these |
 //! | probes | files that TLS libraries are in | nothing: a file may keep it waiting; ends with the process |
+//! | letting go | probes in files that nobody has mapped any more | itself, when they are gone |
 //! | docker, containerd, cri | the socket of a container runtime | the main thread, by letting go of them |
 //! | sink, one a store | its output | the last sender of its queue |
 //! | s3 sender, otel sender, one a store of that type | what its sink has put on disk | its sink, by the end of its queue |

@@ -17,7 +17,7 @@ use support::program::{Program, listens};
 use support::scene::{Scene, proxies};
 use support::sidetap::{CapturePath, Sidetap, binary, tap};
 use support::traffic::{Traffic, possessions};
-use support::{LIMIT, Scratch, data, fill, free_port, on_each_path, until};
+use support::{LIMIT, PYTHON, Scratch, data, fill, free_port, on_each_path, until};
 
 on_each_path!(reloads_under_traffic_lose_nothing_and_leave_nothing_behind);
 
@@ -323,6 +323,41 @@ fn reloads_under_traffic_lose_nothing_and_leave_nothing_behind(path: CapturePath
     }
     assert!(seen.is_empty(), "{seen:?}");
     assert_eq!(captured.counters["lost"], 0, "{}", captured.stderr);
+}
+
+/// As on a machine whose containers come and go with libraries of their own.
+#[test]
+fn libraries_that_nobody_has_mapped_make_room_for_others() {
+    const MAX_PROBES: f64 = 256.0;
+    let library = Path::new("/usr/lib/x86_64-linux-gnu/libnettle.so.8");
+    if !library.exists() {
+        println!("skipped: {} is not there", library.display());
+        return;
+    }
+    let (admin, folder) = (Admin::start(CapturePath::best()), Scratch::new("libraries"));
+    let attached = || admin.metrics().get("sidetap_tls_probes{state=\"attached\"}");
+    let hold = |names: std::ops::Range<usize>| {
+        let copies: Vec<_> = names.map(|number| folder.path().join(format!("libnettle-{number}.so"))).collect();
+        for copy in &copies {
+            fs::copy(library, copy).expect("there is room");
+        }
+        let load = "import ctypes, signal, sys\nheld = [ctypes.CDLL(copy) for copy in sys.argv[1:]]\nsignal.pause()";
+        let mut command = Command::new(PYTHON);
+        command.args(["-c", load]).args(copies);
+        Program::start("holder", &mut command, folder.path())
+    };
+    // Each has two functions that show secrets.
+    let before = attached();
+    let many = ((MAX_PROBES - before) / 2.0) as usize;
+    let holder = hold(0..many);
+    let full = before + 2.0 * many as f64;
+    until(LIMIT, || (attached() == full).then_some(())).expect("all of them are looked at");
+    drop(holder);
+    let _holder = hold(many..many + 2);
+    until(LIMIT, || (attached() < full - many as f64).then_some(())).expect("those that nobody has are let go");
+    let left = until(LIMIT, || Some(attached()).filter(|left| *left >= before + 4.0)).expect("the new ones have room");
+    assert!(left < before + 4.0 + many as f64, "{left} of {full} are left");
+    assert_eq!(admin.metrics().get("sidetap_tls_probes{state=\"failed\"}"), 0.0);
 }
 
 #[test]

@@ -59,8 +59,10 @@ pub struct Probes {
     attached: HashMap<FileId, Vec<Probe>>,
     /// When those of them were let go that nobody has mapped.
     forgot: Option<Instant>,
-    /// Files that there is nothing to attach to in.
+    /// Files that there is nothing to attach to in, or for which there was no room.
     others: HashSet<FileId>,
+    /// Executables that filters name: they may run again.
+    named: HashSet<FileId>,
     /// Device and inode of mapped files looked at lately, without opening them.
     mapped: HashSet<(String, u64)>,
     mapped_since: Instant,
@@ -92,6 +94,7 @@ impl Probes {
             attached: HashMap::new(),
             forgot: None,
             others: HashSet::new(),
+            named: HashSet::new(),
             mapped: HashSet::new(),
             mapped_since: Instant::now(),
             roots: HashMap::new(),
@@ -129,7 +132,9 @@ impl Probes {
             return;
         }
         for exe in filters.only.iter().filter(|exe| matches!(exe.strategy, Strategy::Exact)) {
-            self.look_at(&PathBuf::from(format!("/proc/1/root{}", exe.exe)), Some(&exe.exe));
+            let path = PathBuf::from(format!("/proc/1/root{}", exe.exe));
+            self.look_at(&path, Some(&exe.exe));
+            self.named.extend(places::open(&path).map(|(_, id)| id));
         }
     }
 
@@ -250,6 +255,10 @@ impl Probes {
         });
         let functions = self.choose(found, id, &name);
         let is_full = !self.has_room(functions.len());
+        // Making room may have led here already.
+        if self.attached.contains_key(&id) {
+            return;
+        }
         if is_full {
             self.say_full(&name());
         }
@@ -260,10 +269,15 @@ impl Probes {
             self.others.insert(id);
             return;
         }
-        let probes =
-            functions.into_iter().filter_map(|(function, offset)| self.attach(function, file, offset, &name()));
-        let probes = probes.collect();
+        let (wanted, has_key_log) =
+            (functions.len(), functions.iter().any(|(what, _)| *what == Function::OpensslKeyLog));
+        let attach = |(function, offset)| self.attach(function, file, offset, &name());
+        let probes: Vec<Probe> = functions.into_iter().filter_map(attach).collect();
+        let is_whole = probes.len() == wanted;
         self.attached.insert(id, probes);
+        if !is_whole && has_key_log {
+            self.look_at_derivations();
+        }
     }
 
     /// Whether so many more probes may be put in place; lets those go that nobody needs where they may not.
@@ -277,11 +291,19 @@ impl Probes {
         }
         self.forgot = Some(Instant::now());
         let mapped: HashSet<FileId> = proc::pids().into_iter().flat_map(places::mapped_files).collect();
-        let (files, probes) = (self.attached.len(), count(&self.attached));
-        self.attached.retain(|id, _| mapped.contains(id));
-        self.stats.probes.adjust(probes as u64, count(&self.attached) as u64);
-        let gone = files - self.attached.len();
-        log::info!("{gone} files with TLS functions that nobody has mapped any more are not looked at");
+        let before = count(&self.attached);
+        let named = &self.named;
+        let is_unused = |id: &FileId, _: &mut Vec<Probe>| !mapped.contains(id) && !named.contains(id);
+        let unused: Vec<_> = self.attached.extract_if(is_unused).collect();
+        self.stats.probes.adjust(before as u64, count(&self.attached) as u64);
+        log::info!("{} files with TLS functions that nobody has mapped any more are not looked at", unused.len());
+        // The kernel takes its time for each of them.
+        let let_go = thread::Builder::new().name("letting go".into()).spawn(move || drop(unused));
+        if let Err(error) = let_go {
+            log::debug!("no thread to let go of probes: {error}");
+        }
+        self.is_full = false;
+        self.look_anew();
         // Those of the machine itself may be needed at any time.
         self.look_for_libraries(Path::new("/"));
         count(&self.attached) + wanted <= MAX_PROBES
@@ -299,12 +321,7 @@ impl Probes {
         }
         if self.by_key_log && has_openssl && !has_key_log && !derives {
             log::debug!("where {} hands its secrets to a key log cannot be told: each derivation is looked at", name());
-            self.by_key_log = false;
-            // What was passed over so far is what it may be built on.
-            self.others.clear();
-            self.mapped.clear();
-            self.roots.clear();
-            self.scan();
+            self.look_at_derivations();
         }
         // What is derived in the same file is seen there, one way or the other.
         let unwanted = match (self.by_key_log, has_openssl) {
@@ -314,6 +331,20 @@ impl Probes {
         };
         functions.retain(|(function, _)| Some(*function) != unwanted);
         functions
+    }
+
+    /// From now on, OpenSSL 3 is looked at where it derives something: also what was passed over so far.
+    fn look_at_derivations(&mut self) {
+        self.by_key_log = false;
+        self.look_anew();
+        self.scan();
+    }
+
+    /// What was looked at without attaching to it is to be looked at again.
+    fn look_anew(&mut self) {
+        self.others.clear();
+        self.mapped.clear();
+        self.roots.clear();
     }
 
     fn attach(&self, function: Function, file: &File, offset: u64, name: &str) -> Option<Probe> {
