@@ -193,7 +193,7 @@ fn connections_opened_and_ended_in_every_way(path: CapturePath) {
 }
 
 fn an_agent_that_is_killed_disturbs_nobody(path: CapturePath) {
-    const AGENTS: usize = 4;
+    let agents = if std::env::var_os("SIDETAP_LONG").is_some() { 50 } else { 4 };
     let scene = Scene::start();
     let (front, is_enough) = (scene.front, AtomicBool::new(false));
     let made = thread::scope(|scope| {
@@ -207,7 +207,7 @@ fn an_agent_that_is_killed_disturbs_nobody(path: CapturePath) {
             }
             made
         });
-        for _ in 0..AGENTS {
+        for _ in 0..agents {
             let sidetap = scene.watched(path);
             sidetap.program().signal("KILL");
             drop(sidetap);
@@ -215,7 +215,7 @@ fn an_agent_that_is_killed_disturbs_nobody(path: CapturePath) {
         is_enough.store(true, Ordering::Relaxed);
         load.join().expect("each request is answered, whoever watches")
     });
-    println!("{AGENTS} agents were killed in {made} requests");
+    println!("{agents} agents were killed in {made} requests");
     until(LIMIT, || (scene.haproxy.log().len() >= made * 99 / 100).then_some(())).expect("haproxy has logged them");
     let mut sidetap = scene.watched(path);
     scene.ask_well("afterwards", &mut sidetap);
