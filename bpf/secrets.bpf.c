@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Secrets of TLS, at the entry of the functions that derive keys from them: some calls per handshake, none per record.
+ * Secrets of TLS, at the entry of the functions that derive keys from them or where they are handed to a key log: some
+ * calls per handshake, none per record.
  * User space finds the functions in the files that processes have mapped, and attaches the programs there.
  *
  * In TLS 1.3 one secret of each stage is enough: "s hs traffic" is derived from the handshake secret and "s ap traffic"
