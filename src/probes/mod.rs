@@ -1,10 +1,11 @@
 //! Finds the files that hold TLS libraries and puts our programs at the functions there that derive keys.
 //!
 //! A program at a function of a file runs in every process that has the file mapped, now or later: each file is looked at
-//! once (and let go where no process has it any more and there is no room), and found before it is used where libraries usually lie. What is not found in time is missed: a handshake is
-//! over before anybody could look. The thread of this folder reads files of other processes, which may take any time; no
-//! worker waits for it. It writes into no process, follows none, and attaches to the entries of functions only; in OpenSSL 3 to
-//! where secrets are handed to a key log, whether there is one or not.
+//! once, and found before it is used where libraries usually lie; it is let go where there is no room for others and no
+//! process has it any more. What is not found in time is missed: a handshake is over before anybody could look. The thread of
+//! this folder reads files of other processes, which may take any time; no worker waits for it. It writes into no process,
+//! follows none, and attaches to the entries of functions only; in OpenSSL 3 to where secrets are handed to a key log,
+//! whether there is one or not.
 //!
 //! Connections that are older than the agent have no handshake to be seen: while a process has some, [`Fallback`] has
 //! programs at OpenSSL's functions that read and write there, and where these return.
