@@ -338,7 +338,7 @@ fn aws_lc(path: CapturePath) {
 
 /// A client and a server that are built with these libraries.
 fn boringssl_of(path: CapturePath, headers: &Path, folder: &Path, libraries: &[&str]) {
-    if !headers.join("openssl/is_boringssl.h").exists() {
+    if !headers.join("openssl/ssl.h").exists() {
         println!("skipped: {} has no headers of BoringSSL or AWS-LC", headers.display());
         return;
     }
