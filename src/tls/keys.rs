@@ -312,7 +312,7 @@ impl Schedule {
         if self.early_data.is_none() {
             let found = secrets.logged(LogLabel::ClientEarly, &self.client_random).or_else(|| {
                 self.hash_hellos();
-                let early = Some(&self.early).filter(|hash| !hash.is_empty()).and_then(|hash| secrets.early(hash))?;
+                let early = secrets.early(&self.early)?;
                 Some(Expander::new(self.suite.hash, &early).derive("c e traffic", &self.early))
             })?;
             secrets.tell(LogLabel::ClientEarly, &self.client_random, &found);
@@ -328,9 +328,7 @@ impl Schedule {
         }
         if self.handshake.of(side).is_none() {
             self.hash_hellos();
-            if let Some(secret) =
-                Some(&self.hellos).filter(|hash| !hash.is_empty()).and_then(|hash| secrets.handshake(hash))
-            {
+            if let Some(secret) = secrets.handshake(&self.hellos) {
                 let secret = Expander::new(hash, &secret);
                 let [client, server] = ["c hs traffic", "s hs traffic"].map(|label| secret.derive(label, &self.hellos));
                 self.tell(HANDSHAKE, (&client, &server), secrets);

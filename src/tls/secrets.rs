@@ -218,12 +218,12 @@ impl Secrets {
 
     /// The early secret of the connection whose ClientHello has this hash.
     pub(super) fn early(&self, hello: &[u8]) -> Option<Bytes> {
-        self.get(Kind::Early, first(hello))
+        is_hash(hello).then(|| self.get(Kind::Early, first(hello)))?
     }
 
     /// The handshake secret of the connection whose transcript up to its ServerHello has this hash.
     pub(super) fn handshake(&self, hellos: &[u8]) -> Option<Bytes> {
-        self.get(Kind::Handshake, first(hellos))
+        is_hash(hellos).then(|| self.get(Kind::Handshake, first(hellos)))?
     }
 
     /// The hash of the transcript up to the server's Finished, of the connection with this master secret (TLS 1.3).
