@@ -17,9 +17,26 @@ const PAIRS: [[u8; 2]; 100] = {
 
 /// Appends a number's digits.
 pub fn append_number(out: &mut Vec<u8>, number: u64) {
-    let mut digits = [0; 20];
-    let first = fill_from_end(&mut digits, number);
-    out.extend_from_slice(&digits[first..]);
+    let digit = |number: u64| b'0' + (number % 10) as u8;
+    let pair = |number: u64| PAIRS[(number % 100) as usize];
+    // Of known length, so that it is a store or two: most numbers are short.
+    match number {
+        0..10 => out.push(digit(number)),
+        10..100 => out.extend_from_slice(&pair(number)),
+        100..1000 => {
+            let [tens, ones] = pair(number);
+            out.extend_from_slice(&[digit(number / 100), tens, ones]);
+        }
+        1000..10_000 => {
+            let ([thousands, hundreds], [tens, ones]) = (pair(number / 100), pair(number));
+            out.extend_from_slice(&[thousands, hundreds, tens, ones]);
+        }
+        _ => {
+            let mut digits = [0; 20];
+            let first = fill_from_end(&mut digits, number);
+            out.extend_from_slice(&digits[first..]);
+        }
+    }
 }
 
 /// Writes a number's digits to the end of `room`, which must be large enough; where they begin.

@@ -352,6 +352,11 @@ impl Record {
     pub fn is_object(&self) -> bool {
         matches!(self, Record::Exchange { .. })
     }
+
+    /// Whether it is to be written as JSON.
+    pub fn is_json(&self) -> bool {
+        !matches!(self, Record::Exchange { format, .. } if *format != Format::Json)
+    }
 }
 
 /// How an exchange is written.

@@ -8,7 +8,7 @@ use crate::config::Settings;
 use crate::conn::{Control, Env, Progress, Table};
 use crate::identity::Processes;
 use crate::probes::Watch;
-use crate::sink::queue::Outbox;
+use crate::sink::queue::{Outbox, Packer};
 use crate::stats::{Memory, Stats};
 use crate::tls::Secrets;
 
@@ -99,13 +99,13 @@ impl Pipeline {
             boot_to_wall: self.boot_to_wall.load(Ordering::Relaxed),
             settled,
             next_id: &mut next_id,
-            outbox: Some(&self.outbox),
+            packer: Some(self.outbox.packer()),
             records: Vec::new(),
             record_bytes: 0,
         };
         let mut pass = Pass { pipeline: self, env };
         work(&mut pass);
-        pass.env.send();
+        pass.env.packer.iter_mut().for_each(Packer::send);
     }
 }
 

@@ -11,7 +11,7 @@ use std::fmt;
 use regex::bytes::Regex;
 
 use crate::exchange::{Exchange, Message};
-use crate::proto::{Span, StartLine};
+use crate::proto::{Names, Span, StartLine};
 
 mod json;
 mod line;
@@ -25,9 +25,8 @@ const MASK: &[u8] = b"***";
 #[derive(Clone)]
 pub struct Redact {
     headers: Vec<(Box<str>, Kind)>,
-    /// By the low bits of a name's first letter: one bit for each length that such a name in `headers` has. Says no to
-    /// nearly all headers there are.
-    lengths: [u64; INITIALS],
+    /// Those in `headers`.
+    names: Names,
     /// Names of parameters, in URLs and in forms.
     query: Vec<Box<str>>,
     json: Vec<Path>,
@@ -79,11 +78,8 @@ impl Redact {
                 None => all.push((name, Kind::Whole)),
             }
         }
-        let mut lengths = [0; INITIALS];
-        for (name, _) in &all {
-            lengths[initial(name.as_bytes())] |= length_bit(name.len());
-        }
-        Redact { headers: all, lengths, query, json, patterns }
+        let names = all.iter().fold(Names::default(), |names, (name, _)| names.with(name.as_bytes()));
+        Redact { headers: all, names, query, json, patterns }
     }
 
     /// Whether anything in a body may be masked.
@@ -110,16 +106,23 @@ impl Redact {
             StartLine::Response { reason, .. } => self.in_place(&mut head.text, reason, |reason| reason.len()),
         }
         self.in_place(&mut head.text, &mut head.pseudo.authority, line::mask_user);
-        self.fields(&mut head.text, &mut head.fields);
+        if self.looks_at_values() || self.names.may_meet(head.names()) {
+            self.fields(&mut head.text, &mut head.fields);
+        }
         if let Some(trailers) = &mut message.trailers {
             self.fields(&mut trailers.text, &mut trailers.fields);
         }
     }
 
+    /// Whether something may be masked in a header of any name.
+    fn looks_at_values(&self) -> bool {
+        !self.query.is_empty() || !self.patterns.is_empty()
+    }
+
     fn fields(&self, text: &mut [u8], fields: &mut [(Span, Span)]) {
         for (name, value) in fields {
             let kind = self.kind(name.of(text));
-            if kind.is_none() && self.query.is_empty() && self.patterns.is_empty() {
+            if kind.is_none() && !self.looks_at_values() {
                 continue;
             }
             self.in_place(text, value, |value| {
@@ -138,7 +141,7 @@ impl Redact {
     }
 
     fn kind(&self, name: &[u8]) -> Option<Kind> {
-        if self.lengths[initial(name)] & length_bit(name.len()) == 0 {
+        if !self.names.may_have(name) {
             return None;
         }
         let is_named = |(known, _): &&(Box<str>, Kind)| known.as_bytes().eq_ignore_ascii_case(name);
@@ -194,17 +197,6 @@ impl fmt::Debug for Redact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redact").finish_non_exhaustive()
     }
-}
-
-/// What capital and small letters have in common.
-const INITIALS: usize = 32;
-
-fn initial(name: &[u8]) -> usize {
-    usize::from(name.first().copied().unwrap_or_default()) % INITIALS
-}
-
-fn length_bit(len: usize) -> u64 {
-    1 << len.min(63)
 }
 
 fn is_form(content_type: &[u8]) -> bool {

@@ -21,92 +21,100 @@ const DEFAULT_PORT_TLS: u16 = 443;
 /// The request's URL. Bytes that are not UTF-8 are replaced by U+FFFD.
 pub fn url(connection: &Connection, head: &Head) -> String {
     let mut out = Vec::new();
-    append_url(&mut out, connection, head);
+    Asked::of(head).append_url(&mut out, connection);
     into_text(out)
-}
-
-/// Appends the request's URL to `out`, its bytes as on the wire.
-pub fn append_url(out: &mut Vec<u8>, connection: &Connection, head: &Head) {
-    let target = Target::of(head);
-    let ingress = connection.direction == Direction::Ingress;
-    let rest = match target {
-        Target::Authority(authority) => return out.extend_from_slice(authority),
-        Target::Absolute { .. } if ingress => return out.extend_from_slice(head.target()),
-        Target::Absolute { rest, .. } | Target::Origin(rest) => rest,
-        // RFC 9112 section 3.3: the URL of `*` is the authority alone.
-        Target::Asterisk => b"",
-    };
-    let scheme = scheme(connection, head).unwrap_or(b"http");
-    append_origin(out, connection, scheme, authority(head).and_then(HostPort::parse));
-    if !rest.is_empty() && !rest.starts_with(b"/") {
-        out.push(b'/');
-    }
-    out.extend_from_slice(rest);
 }
 
 /// The host that was asked for, without its port: of an absolute target, else of `Host`; where neither names one, the
 /// address that was connected to. An IPv6 address has its brackets.
 pub fn host<'a>(connection: &'a Connection, head: &'a Head) -> Cow<'a, str> {
-    if let Some(asked) = authority(head).and_then(HostPort::parse) {
-        return Cow::Borrowed(asked.host);
-    }
-    match connection.destination() {
-        Address::Ip(address) => {
-            let mut out = Vec::new();
-            append_ip(&mut out, address.ip());
-            Cow::Owned(into_text(out))
-        }
-        Address::Unix(path) => Cow::Borrowed(path),
-    }
-}
-
-/// The authority as the client sent it: the target's own where it has one (RFC 9112 section 3.2.2), `:authority` in HTTP/2,
-/// else `Host`.
-pub fn authority(head: &Head) -> Option<&[u8]> {
-    let authority = match Target::of(head) {
-        Target::Absolute { authority, .. } | Target::Authority(authority) => authority,
-        Target::Origin(_) | Target::Asterisk => match head.authority() {
-            b"" => head.header("host")?,
-            unknown if unknown == UNKNOWN.as_bytes() => head.header("host").unwrap_or(unknown),
-            authority => authority,
-        },
-    };
-    Some(authority).filter(|authority| !authority.is_empty())
+    Asked::of(head).host(connection)
 }
 
 /// The scheme: for ingress an absolute target's own; `https` within TLS; for ingress `:scheme`; else `http`. CONNECT has
 /// none.
 pub fn scheme<'a>(connection: &Connection, head: &'a Head) -> Option<&'a [u8]> {
-    match Target::of(head) {
-        Target::Authority(_) => None,
-        Target::Absolute { scheme, .. } if connection.direction == Direction::Ingress => Some(scheme),
-        _ if connection.tls.is_some() => Some(b"https"),
-        _ if connection.direction == Direction::Ingress && !head.scheme().is_empty() => Some(head.scheme()),
-        _ => Some(b"http"),
-    }
+    Target::of(head).scheme(connection, head)
 }
 
 /// The target's path, without the query: `/` where an absolute target has none, `*` for `OPTIONS *`, empty for CONNECT.
 pub fn path(head: &Head) -> &[u8] {
-    let path = match Target::of(head) {
-        Target::Origin(rest) => split_query(rest).0,
-        Target::Absolute { rest, .. } => match split_query(rest).0 {
-            b"" => b"/",
-            path => path,
-        },
-        Target::Authority(_) => b"",
-        Target::Asterisk => b"*",
-    };
-    path.split(|&byte| byte == b'#').next().unwrap_or_default()
+    Target::of(head).path()
 }
 
 /// What follows the target's first `?`, where something does.
 pub fn query(head: &Head) -> Option<&[u8]> {
-    let rest = match Target::of(head) {
-        Target::Origin(rest) | Target::Absolute { rest, .. } => rest,
-        Target::Authority(_) | Target::Asterisk => return None,
-    };
-    split_query(rest).1.filter(|query| !query.is_empty())
+    Target::of(head).query()
+}
+
+/// What a head says of what is asked for, taken apart once: for who wants to know more than one thing of it.
+pub struct Asked<'a> {
+    head: &'a Head,
+    target: Target<'a>,
+    authority: Option<&'a [u8]>,
+    host_port: Option<HostPort<'a>>,
+}
+
+impl<'a> Asked<'a> {
+    pub fn of(head: &'a Head) -> Asked<'a> {
+        let target = Target::of(head);
+        let authority = target.authority(head);
+        Asked { head, target, authority, host_port: authority.and_then(HostPort::parse) }
+    }
+
+    /// As [`host`].
+    pub fn host(&self, connection: &'a Connection) -> Cow<'a, str> {
+        if let Some(asked) = self.host_port {
+            return Cow::Borrowed(asked.host);
+        }
+        match connection.destination() {
+            Address::Ip(address) => {
+                let mut out = Vec::new();
+                append_ip(&mut out, address.ip());
+                Cow::Owned(into_text(out))
+            }
+            Address::Unix(path) => Cow::Borrowed(path),
+        }
+    }
+
+    /// The authority as the client sent it: the target's own where it has one (RFC 9112 section 3.2.2), `:authority` in
+    /// HTTP/2, else `Host`.
+    pub fn authority(&self) -> Option<&'a [u8]> {
+        self.authority
+    }
+
+    /// As [`scheme`].
+    pub fn scheme(&self, connection: &Connection) -> Option<&'a [u8]> {
+        self.target.scheme(connection, self.head)
+    }
+
+    /// As [`path`].
+    pub fn path(&self) -> &'a [u8] {
+        self.target.path()
+    }
+
+    /// As [`query`].
+    pub fn query(&self) -> Option<&'a [u8]> {
+        self.target.query()
+    }
+
+    /// Appends the request's URL to `out`, its bytes as on the wire.
+    pub fn append_url(&self, out: &mut Vec<u8>, connection: &Connection) {
+        let ingress = connection.direction == Direction::Ingress;
+        let rest = match self.target {
+            Target::Authority(authority) => return out.extend_from_slice(authority),
+            Target::Absolute { .. } if ingress => return out.extend_from_slice(self.head.target()),
+            Target::Absolute { rest, .. } | Target::Origin(rest) => rest,
+            // RFC 9112 section 3.3: the URL of `*` is the authority alone.
+            Target::Asterisk => b"",
+        };
+        let scheme = self.scheme(connection).unwrap_or(b"http");
+        append_origin(out, connection, scheme, self.host_port);
+        if !rest.is_empty() && !rest.starts_with(b"/") {
+            out.push(b'/');
+        }
+        out.extend_from_slice(rest);
+    }
 }
 
 /// The name the peer of an egress connection is known by, where there is exactly one.
@@ -185,6 +193,7 @@ fn append_ip(out: &mut Vec<u8>, ip: IpAddr) {
 }
 
 /// The forms of a request target, RFC 9112 section 3.2.
+#[derive(Clone, Copy)]
 enum Target<'a> {
     /// Path and query. What is of no form at all is taken for this one.
     Origin(&'a [u8]),
@@ -224,6 +233,49 @@ impl<'a> Target<'a> {
         let authority_end = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
         let (authority, rest) = rest.split_at(authority_end);
         Target::Absolute { scheme, authority, rest }
+    }
+
+    fn authority(self, head: &'a Head) -> Option<&'a [u8]> {
+        let authority = match self {
+            Target::Absolute { authority, .. } | Target::Authority(authority) => authority,
+            Target::Origin(_) | Target::Asterisk => match head.authority() {
+                b"" => head.header("host")?,
+                unknown if unknown == UNKNOWN.as_bytes() => head.header("host").unwrap_or(unknown),
+                authority => authority,
+            },
+        };
+        Some(authority).filter(|authority| !authority.is_empty())
+    }
+
+    fn scheme(self, connection: &Connection, head: &'a Head) -> Option<&'a [u8]> {
+        match self {
+            Target::Authority(_) => None,
+            Target::Absolute { scheme, .. } if connection.direction == Direction::Ingress => Some(scheme),
+            _ if connection.tls.is_some() => Some(b"https"),
+            _ if connection.direction == Direction::Ingress && !head.scheme().is_empty() => Some(head.scheme()),
+            _ => Some(b"http"),
+        }
+    }
+
+    fn path(self) -> &'a [u8] {
+        let path = match self {
+            Target::Origin(rest) => split_query(rest).0,
+            Target::Absolute { rest, .. } => match split_query(rest).0 {
+                b"" => b"/",
+                path => path,
+            },
+            Target::Authority(_) => b"",
+            Target::Asterisk => b"*",
+        };
+        path.split(|&byte| byte == b'#').next().unwrap_or_default()
+    }
+
+    fn query(self) -> Option<&'a [u8]> {
+        let rest = match self {
+            Target::Origin(rest) | Target::Absolute { rest, .. } => rest,
+            Target::Authority(_) | Target::Asterisk => return None,
+        };
+        split_query(rest).1.filter(|query| !query.is_empty())
     }
 }
 
@@ -326,6 +378,10 @@ mod tests {
     use crate::names::{NameMap, Networks};
     use crate::proto::dns::{self, Answer, Data, Message, Question};
     use crate::sink::sample::{connection, head, ip, over_http2};
+
+    fn authority(head: &Head) -> Option<&[u8]> {
+        Asked::of(head).authority()
+    }
 
     fn ingress(local: &str) -> Connection {
         connection(Direction::Ingress, ip(local), ip("172.18.0.1:40312"))

@@ -18,7 +18,7 @@ use crate::identity::Processes;
 use crate::plugin;
 use crate::proto::Head;
 use crate::proto::proxy::{self, Header};
-use crate::sink::queue::Outbox;
+use crate::sink::queue::Packer;
 use crate::stats::{Memory, Stats};
 use crate::tls::{self, KTLS, Library, Secrets, Uncovered};
 use crate::url;
@@ -47,9 +47,6 @@ const SILENT_FOR: u64 = 60_000_000_000;
 /// Memory of a connection's event on its way out.
 pub(super) const EVENT_WEIGHT: usize = size_of::<Record>() + size_of::<ConnectionEvent>();
 
-/// Records after which a batch is sent in the midst of a pass.
-const BATCH: usize = 256;
-
 /// What a worker carries along: the outside, and what came out of it.
 pub struct Env<'a> {
     pub settings: &'a Settings,
@@ -65,7 +62,7 @@ pub struct Env<'a> {
     /// Numbers exchanges.
     pub next_id: &'a mut dyn FnMut() -> u64,
     /// Where records go; none: they stay in `records`.
-    pub outbox: Option<&'a Outbox>,
+    pub packer: Option<Packer<'a>>,
     /// What is to go to the sinks.
     pub records: Vec<Record>,
     /// What `records` weigh.
@@ -77,18 +74,11 @@ impl Env<'_> {
         boot.saturating_add_signed(self.boot_to_wall)
     }
 
-    /// Counts in what was added to `records`; hands them on once they are many.
+    /// Hands on what was added to `records`. `bytes`: what that weighs, counted in memory.
     pub(super) fn added(&mut self, bytes: usize) {
-        self.record_bytes += bytes;
-        if self.records.len() >= BATCH {
-            self.send();
-        }
-    }
-
-    /// Hands the records to the sinks.
-    pub fn send(&mut self) {
-        if let Some(outbox) = self.outbox.filter(|_| !self.records.is_empty()) {
-            outbox.send(std::mem::take(&mut self.records), std::mem::take(&mut self.record_bytes));
+        match &mut self.packer {
+            Some(packer) => packer.add(&mut self.records, bytes),
+            None => self.record_bytes += bytes,
         }
     }
 }

@@ -117,7 +117,7 @@ impl Bench {
             boot_to_wall: self.boot_to_wall,
             settled: self.settled,
             next_id: &mut next_id,
-            outbox: None,
+            packer: None,
             records: Vec::new(),
             record_bytes: 0,
         };

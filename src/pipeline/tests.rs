@@ -18,7 +18,7 @@ use crate::config;
 use crate::conn::NoControl;
 use crate::exchange::{Exchange, Missing, Record};
 use crate::sink::Sink;
-use crate::sink::queue::{Destination, Opener, Takes};
+use crate::sink::queue::{Destination, Lines, Opener, Takes};
 
 const FULL: &str = "version: 2
 services: {object_stores: [{type: stdout}]}
@@ -60,7 +60,8 @@ fn run_with(
     let takes = Takes { objects: true, events: true };
     let sink = Shelf(shelf.clone());
     let open: Opener = Box::new(|| Ok(Box::new(sink)));
-    let sinks = vec![Destination { name: "shelf".into(), takes, place: Some("shelf".into()), open }];
+    let sinks =
+        vec![Destination { name: "shelf".into(), takes, lines: Lines::None, place: Some("shelf".into()), open }];
     let (outbox, sinks) = Outbox::start(sinks, memory.clone(), stats.clone(), &closed).unwrap();
     let settings = config::parse("test", settings.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
     let pipeline = Pipeline::new(settings, control, stats, memory.clone(), outbox, workers, 0);

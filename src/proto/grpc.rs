@@ -27,13 +27,18 @@ pub enum Form {
 
 /// The form that a content type announces; none where it is no gRPC.
 pub fn form(content_type: &[u8]) -> Option<Form> {
-    let essence = content_type.split(|&byte| byte == b';').next()?.trim_ascii().to_ascii_lowercase();
-    let rest = essence.strip_prefix(b"application/grpc")?;
+    const GRPC: &[u8] = b"application/grpc";
+    let (begin, rest) = content_type.trim_ascii_start().split_at_checked(GRPC.len())?;
+    if !begin.eq_ignore_ascii_case(GRPC) {
+        return None;
+    }
     // `+proto` and the like name what messages are written in.
-    match rest.split(|&byte| byte == b'+').next()? {
+    let kind = rest.split(|byte| b"+;".contains(byte)).next()?.trim_ascii_end();
+    let is = |name: &[u8]| kind.eq_ignore_ascii_case(name);
+    match kind {
         b"" => Some(Form::Grpc),
-        b"-web" => Some(Form::Web),
-        b"-web-text" => Some(Form::WebText),
+        _ if is(b"-web") => Some(Form::Web),
+        _ if is(b"-web-text") => Some(Form::WebText),
         _ => None,
     }
 }

@@ -28,6 +28,14 @@ pub struct Span {
 }
 
 impl Span {
+    pub fn len(&self) -> usize {
+        self.end.saturating_sub(self.start) as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub fn of<'a>(&self, text: &'a [u8]) -> &'a [u8] {
         text.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
@@ -69,17 +77,78 @@ pub struct Head {
     pub version: Version,
     /// name, value, in wire order
     pub fields: Vec<(Span, Span)>,
+    /// Of `fields`.
+    names: Names,
+}
+
+/// A set of header names, in any case, that may hold more than were put in. Most of what a head is asked for it does not
+/// have: this says so without a look at its headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Names(u64);
+
+impl Names {
+    #[inline]
+    pub fn with(self, name: &[u8]) -> Names {
+        Names(self.0 | Names::bit(name))
+    }
+
+    #[inline]
+    pub fn may_have(self, name: &[u8]) -> bool {
+        self.0 & Names::bit(name) != 0
+    }
+
+    /// Whether a name may be in both.
+    pub fn may_meet(self, other: Names) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// The low bits of a letter are the same in both cases.
+    #[inline]
+    fn bit(name: &[u8]) -> u64 {
+        let (Some(first), Some(last)) = (name.first(), name.last()) else { return 1 };
+        1 << ((name.len() * 11 + usize::from(first & 31) * 5 + usize::from(last & 31) * 3) % 64)
+    }
 }
 
 impl Head {
+    /// Names must stay as they are from then on; values may change.
+    pub fn new(text: Vec<u8>, start: StartLine, pseudo: Pseudo, version: Version, fields: Vec<(Span, Span)>) -> Head {
+        let names = fields.iter().fold(Names::default(), |names, (name, _)| names.with(name.of(&text)));
+        Head { text, start, pseudo, version, fields, names }
+    }
+
     /// The headers in wire order.
     pub fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.fields.iter().map(|(name, value)| (name.of(&self.text), value.of(&self.text)))
     }
 
     /// The first header of that name, in any case.
+    #[inline]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+        let is_named = |(known, _): &&(Span, Span)| self.is_named(*known, name);
+        self.that_may_be(name).iter().find(is_named).map(|(_, value)| value.of(&self.text))
+    }
+
+    /// The headers of that name, in any case, in wire order.
+    #[inline]
+    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let named = self.that_may_be(name).iter().filter(|(known, _)| self.is_named(*known, name));
+        named.map(|(_, value)| value.of(&self.text))
+    }
+
+    #[inline]
+    fn that_may_be(&self, name: &str) -> &[(Span, Span)] {
+        if self.names.may_have(name.as_bytes()) { &self.fields } else { &[] }
+    }
+
+    #[inline]
+    fn is_named(&self, known: Span, name: &str) -> bool {
+        known.len() == name.len() && known.of(&self.text).eq_ignore_ascii_case(name.as_bytes())
+    }
+
+    /// Which names its headers may have.
+    pub fn names(&self) -> Names {
+        self.names
     }
 
     /// Bytes of memory behind it.
@@ -169,4 +238,33 @@ pub enum Invalid {
     ContentLength,
     ChunkSize,
     ChunkEnd,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn headers_are_found_in_any_case(
+            names in proptest::collection::vec("[a-cA-C-]{0,3}", 0..12),
+            asked in "[a-cA-C-]{0,3}",
+        ) {
+            let mut text = Vec::new();
+            let mut fields = Vec::new();
+            for name in &names {
+                let start = text.len() as u32;
+                text.extend_from_slice(name.as_bytes());
+                let value = Span { start, end: text.len() as u32 };
+                fields.push((value, value));
+            }
+            let start = StartLine::Response { status: 200, reason: Span::default() };
+            let head = Head::new(text, start, Pseudo::default(), Version::Http11, fields);
+            let expected: Vec<&[u8]> = names.iter().filter(|name| name.eq_ignore_ascii_case(&asked)).map(String::as_bytes).collect();
+            prop_assert_eq!(head.values(&asked).collect::<Vec<_>>(), expected.clone());
+            prop_assert_eq!(head.header(&asked), expected.first().copied());
+        }
+    }
 }

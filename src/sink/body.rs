@@ -71,6 +71,11 @@ impl<'a> Shown<'a> {
     }
 }
 
+/// Whether something that was kept of its body is coded.
+pub(super) fn is_coded(message: &Message) -> bool {
+    !message.body.kept.is_empty() && (content_coding(&message.head).is_some() || message_coding(message).is_some())
+}
+
 /// How the messages of gRPC in a body are coded; none where they are not, or are in base64.
 fn message_coding(message: &Message) -> Option<&[u8]> {
     let coding = message.head.header("grpc-encoding").filter(|coding| !coding.eq_ignore_ascii_case(b"identity"))?;
@@ -79,9 +84,9 @@ fn message_coding(message: &Message) -> Option<&[u8]> {
 
 /// The values of `Content-Encoding`, of all of its lines; none where they say that there is no coding.
 fn content_coding(head: &Head) -> Option<Cow<'_, [u8]>> {
-    let mut lines = head.headers().filter(|(name, _)| name.eq_ignore_ascii_case(b"content-encoding"));
-    let mut coding = Cow::Borrowed(lines.next()?.1);
-    for (_, line) in lines {
+    let mut lines = head.values("content-encoding");
+    let mut coding = Cow::Borrowed(lines.next()?);
+    for line in lines {
         let all = coding.to_mut();
         all.extend_from_slice(b", ");
         all.extend_from_slice(line);

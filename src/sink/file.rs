@@ -78,6 +78,27 @@ impl File {
         Ok(())
     }
 
+    /// Answers how many bytes are in the buffer.
+    fn make_room(&mut self) -> io::Result<usize> {
+        if self.buffer.len() >= FULL {
+            self.write_out()?;
+        }
+        Ok(self.buffer.len())
+    }
+
+    /// A record was put behind the first `before` bytes of the buffer.
+    fn added(&mut self, before: usize) {
+        if self.is_due(before) {
+            let record = self.buffer.split_off(before);
+            // Where that fails the record stays in this file's buffer; the next one that is written out says so.
+            if self.write_out().is_ok() {
+                self.begin_anew();
+            }
+            self.buffer.extend_from_slice(&record);
+        }
+        self.waiting += 1;
+    }
+
     /// Whether the record behind the first `before` bytes of the buffer belongs into the next file.
     fn is_due(&self, before: usize) -> bool {
         let Some(rotate) = self.rotate else { return false };
@@ -129,20 +150,16 @@ fn began(lines: &Lines) -> SystemTime {
 
 impl Sink for File {
     fn write(&mut self, record: &Record) -> io::Result<()> {
-        if self.buffer.len() >= FULL {
-            self.write_out()?;
-        }
-        let before = self.buffer.len();
+        let before = self.make_room()?;
         self.formatter.append(&mut self.buffer, record);
-        if self.is_due(before) {
-            let record = self.buffer.split_off(before);
-            // Where that fails the record stays in this file's buffer; the next one that is written out says so.
-            if self.write_out().is_ok() {
-                self.begin_anew();
-            }
-            self.buffer.extend_from_slice(&record);
-        }
-        self.waiting += 1;
+        self.added(before);
+        Ok(())
+    }
+
+    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        let before = self.make_room()?;
+        self.buffer.extend_from_slice(line);
+        self.added(before);
         Ok(())
     }
 

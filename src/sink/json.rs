@@ -13,7 +13,7 @@ use crate::exchange::{
     Process,
 };
 use crate::proto::{Span, grpc};
-use crate::url;
+use crate::url::{self, Asked};
 
 /// Working memory of [`append_exchange`].
 #[derive(Debug, Default)]
@@ -51,8 +51,9 @@ fn append(
     let mut json = Json::new(out);
     json.open(b'{');
     json.text("type", kind);
-    metadata(&mut json, exchange, shape);
-    let request = exchange.request.as_ref().map(|message| request(&mut json, scratch, exchange, message, shape));
+    let asked = exchange.request.as_ref().map(|message| (message, Asked::of(&message.head)));
+    metadata(&mut json, exchange, asked.as_ref().map(|(_, asked)| asked), shape);
+    let request = asked.map(|(message, asked)| request(&mut json, scratch, exchange, (message, &asked), shape));
     let response = exchange.response.as_ref().map(|message| response(&mut json, scratch, message, shape));
     if let Some(call) = Call::of(exchange) {
         grpc(&mut json, &call);
@@ -142,14 +143,14 @@ pub(super) fn append_artifact(out: &mut Vec<u8>, artifact: &Artifact) {
     json.end_line();
 }
 
-fn metadata(json: &mut Json, exchange: &Exchange, shape: &Shape) {
+fn metadata(json: &mut Json, exchange: &Exchange, asked: Option<&Asked>, shape: &Shape) {
     let connection = &*exchange.connection;
     let process = &*connection.process;
     json.object("metadata");
     json.quoted_number("request_id", exchange.id);
     json.quoted_number("connection_id", connection.id);
-    if let Some(request) = &exchange.request {
-        json.text("endpoint_id", &*url::host(connection, &request.head));
+    if let Some(asked) = asked {
+        json.text("endpoint_id", &*asked.host(connection));
     }
     json.quoted_number("process_id", process.pid.into());
     json.text("process_exe", &process.exe);
@@ -182,19 +183,25 @@ fn metadata(json: &mut Json, exchange: &Exchange, shape: &Shape) {
     json.close(b'}');
 }
 
-fn request(json: &mut Json, scratch: &mut Scratch, exchange: &Exchange, message: &Message, shape: &Shape) -> Found {
+fn request(
+    json: &mut Json,
+    scratch: &mut Scratch,
+    exchange: &Exchange,
+    (message, asked): (&Message, &Asked),
+    shape: &Shape,
+) -> Found {
     let connection = &*exchange.connection;
     let head = &message.head;
     json.replaced = false;
     json.object("request");
     json.text("method", head.method());
     scratch.url.clear();
-    url::append_url(&mut scratch.url, connection, head);
+    asked.append_url(&mut scratch.url, connection);
     json.text("url", &scratch.url);
-    json.text("scheme", url::scheme(connection, head).unwrap_or_default());
-    json.text("path", url::path(head));
-    json.text("query", url::query(head).unwrap_or_default());
-    json.text("authority", url::authority(head).unwrap_or_default());
+    json.text("scheme", asked.scheme(connection).unwrap_or_default());
+    json.text("path", asked.path());
+    json.text("query", asked.query().unwrap_or_default());
+    json.text("authority", asked.authority().unwrap_or_default());
     json.text("protocol", exchange.protocol.name());
     if let Some(stream) = exchange.stream {
         json.number("stream_id", stream.id.into());
@@ -283,24 +290,43 @@ fn headers(json: &mut Json, groups: &mut Groups, key: &str, text: &[u8], fields:
     if fields.is_empty() {
         return;
     }
-    groups.find(text, fields);
     json.object(key);
-    for first in 0..fields.len() {
-        if groups.repeats[first] {
-            continue;
+    if are_distinct(text, fields) {
+        for (name, value) in fields {
+            header(json, name.of(text), std::iter::once(value.of(text)));
         }
-        let name = fields[first].0.of(text);
-        json.foreign_key(name);
-        let values = groups.group(first).map(|position| fields[position].1.of(text));
-        if name.eq_ignore_ascii_case(b"set-cookie") {
-            json.open(b'[');
-            values.for_each(|value| json.string(value));
-            json.close(b']');
-        } else {
-            json.joined(values);
+        return json.close(b'}');
+    }
+    groups.find(text, fields);
+    for first in 0..fields.len() {
+        if !groups.repeats[first] {
+            let values = groups.group(first).map(|position| fields[position].1.of(text));
+            header(json, fields[first].0.of(text), values);
         }
     }
     json.close(b'}');
+}
+
+fn header<'v>(json: &mut Json, name: &[u8], values: impl Iterator<Item = &'v [u8]>) {
+    json.foreign_key(name);
+    if name.eq_ignore_ascii_case(b"set-cookie") {
+        json.open(b'[');
+        values.for_each(|value| json.string(value));
+        json.close(b']');
+    } else {
+        json.joined(values);
+    }
+}
+
+/// Whether these certainly are headers of different names: the usual head, which needs no sorting.
+fn are_distinct(text: &[u8], fields: &[(Span, Span)]) -> bool {
+    const FEW: usize = 24;
+    let mut parts = [0; FEW];
+    fields.len() <= FEW
+        && fields.iter().enumerate().all(|(at, (name, _))| {
+            parts[at] = last_bytes(name.of(text));
+            !parts[..at].contains(&parts[at])
+        })
 }
 
 /// Which headers have the same name: by sorting, since a head of 1 MiB may hold 200,000 of them.
@@ -342,9 +368,14 @@ impl Groups {
     }
 }
 
-/// The end of a name, in lower case, as a number: where two differ, and they mostly do, the names need not be compared.
+/// The end of a name as a number, the same for capital and small letters: where two differ, and they mostly do, the names
+/// need not be compared.
 fn last_bytes(name: &[u8]) -> u64 {
-    name.iter().rev().take(8).fold(0, |number, byte| number << 8 | u64::from(byte.to_ascii_lowercase()))
+    const SMALL: u64 = 0x2020_2020_2020_2020;
+    match name.last_chunk() {
+        Some(last) => u64::from_ne_bytes(*last) | SMALL,
+        None => name.iter().fold(0, |number, byte| number << 8 | u64::from(byte | 0x20)),
+    }
 }
 
 fn ends(json: &mut Json, connection: &Connection) {

@@ -2,7 +2,8 @@
 //!
 //! A sink writes whole records in its own form and place, and reports what failed. It decides nothing about what is
 //! kept: level, form and limits come with each [`Record`]. It never makes anything up either: what an exchange lacks
-//! is named in its `incomplete`.
+//! is named in its `incomplete`. Where the forms of all stores allow it, workers have written most records already, with
+//! the same [`Formatter`], and a sink gets lines.
 //!
 //! # How to add a sink
 //!
@@ -10,7 +11,8 @@
 //!    records into that, and send it off whole: in `write` when it is full, in `flush` whatever there is.
 //! 2. `write` answers with an error when it did not take the record; the caller counts it as lost and goes on. What
 //!    was taken stays in the sink until it can be sent.
-//! 3. Give it a variant in `config`'s store types, and build it in [`stores`], where the others are.
+//! 3. Give it a variant in `config`'s store types, and build it in [`stores`], where the others are. Say there which
+//!    records it takes as lines ([`queue::Lines`]), and take these in `write_line`.
 //! 4. Over the network: implement `courier::Courier`, and let an `Intake` write; what was taken is on disk then until the
 //!    store has it. [`otel`] is an example.
 //! 5. Test it against [`stdout`]'s cases: whole records only, an end that refuses, an end that takes a byte at a time.
@@ -49,6 +51,12 @@ pub use stdout::Stdout;
 pub trait Sink: Send {
     /// Takes a record. It may stay in memory until `flush`. An error says that this record was not taken.
     fn write(&mut self, record: &Record) -> io::Result<()>;
+
+    /// The same with a record that somebody has written as this sink would: only where the sink's [`queue::Lines`] allow
+    /// that.
+    fn write_line(&mut self, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Brings everything taken so far to its place. The caller does this whenever it has nothing more to write.
     fn flush(&mut self) -> io::Result<()> {

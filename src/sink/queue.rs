@@ -1,13 +1,13 @@
 //! From the workers to the sinks: batches over bounded channels, one for each store. A worker never waits here; what a
 //! queue has no room for is lost as a whole and counted for that store. A batch that several stores take is shared.
 //!
-//! Stores may come and go while records flow: one that goes writes what it was given, and one that takes its place begins
-//! after that.
+//! Stores may come and go while records flow: one that goes writes what it was given, a worker's pass that is under way
+//! included, and one that takes its place begins after that.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,11 @@ use super::Sink;
 use crate::exchange::Record;
 use crate::stats::{Memory, Stats, StoreStats};
 
+mod batch;
+
+pub use batch::Packer;
+use batch::{Batch, Item, Parts};
+
 /// Batches that wait for one sink. What they weigh together is bounded, too: the stores have equal shares of half of
 /// what [`Memory`] allows, so that one whose end is stuck leaves the others theirs.
 pub const QUEUE: usize = 4096;
@@ -27,6 +32,7 @@ pub struct Destination {
     /// What it is called in messages and counters; no other store has the name, but one that goes.
     pub name: String,
     pub takes: Takes,
+    pub lines: Lines,
     /// What only one sink at a time can have open, if there is such a thing.
     pub place: Option<PathBuf>,
     pub open: Opener,
@@ -45,41 +51,42 @@ pub struct Takes {
 }
 
 impl Takes {
-    fn has(self, record: &Record) -> bool {
-        if record.is_object() { self.objects } else { self.events }
-    }
-
-    /// How many of the records it has.
-    fn of(self, batch: &Batch) -> u64 {
-        let events = batch.records.len() - batch.objects;
-        (usize::from(self.objects) * batch.objects + usize::from(self.events) * events) as u64
+    fn has(self, is_object: bool) -> bool {
+        if is_object { self.objects } else { self.events }
     }
 }
 
-/// Records of one pass of a worker, and what they weigh.
-struct Batch {
-    records: Vec<Record>,
-    objects: usize,
-    bytes: usize,
-    memory: Arc<Memory>,
-    queued: Arc<AtomicUsize>,
-}
-
-impl Drop for Batch {
-    fn drop(&mut self) {
-        self.memory.release(self.bytes);
-        self.queued.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
+/// Which records a store takes as lines that somebody else has written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lines {
+    None,
+    /// Those that are to be JSON, which it would make of all of them.
+    Json,
+    All,
 }
 
 /// The way to one sink.
 #[derive(Clone)]
 struct Queue {
     takes: Takes,
+    lines: Lines,
     sender: Sender<(Arc<Batch>, Takes)>,
     backlog: Arc<Backlog>,
     store: Arc<StoreStats>,
 }
+
+/// The stores that are there, and how they take what is sent.
+#[derive(Default)]
+struct Ends {
+    queues: Vec<Queue>,
+    /// How objects and events can be sent to all that take them; none where nobody does.
+    objects: Option<Lines>,
+    events: Option<Lines>,
+}
+
+/// Memory of batches that were written, for the next ones.
+#[derive(Default)]
+struct Spare(Mutex<Vec<Parts>>);
 
 /// What one sink still has to do.
 #[derive(Default)]
@@ -102,18 +109,17 @@ pub struct Waiting {
 
 /// Hands batches to every sink.
 pub struct Outbox {
-    /// Exchanged at a reload only, for a moment.
-    queues: Arc<RwLock<Vec<Queue>>>,
+    /// Exchanged at a reload only.
+    ends: Arc<RwLock<Arc<Ends>>>,
     /// Those of them that take events.
-    event_queues: Arc<RwLock<Vec<Queue>>>,
+    event_ends: Arc<RwLock<Arc<Ends>>>,
     memory: Arc<Memory>,
     stats: Arc<Stats>,
     /// Bytes in batches that any sink still has to write, each batch counted once.
     queued: Arc<AtomicUsize>,
     /// Wait for room instead of losing: for a replay, where nobody else is kept waiting.
     patient: Arc<AtomicBool>,
-    /// How many stores share the memory.
-    stores: Arc<AtomicUsize>,
+    spare: Arc<Spare>,
     /// Hears of a sink whose other end is gone for good.
     closed: Sender<()>,
 }
@@ -141,13 +147,13 @@ impl Outbox {
         closed: &Sender<()>,
     ) -> Result<(Outbox, SinkThreads)> {
         let outbox = Outbox {
-            queues: Arc::default(),
-            event_queues: Arc::default(),
+            ends: Arc::default(),
+            event_ends: Arc::default(),
             memory,
             stats,
             queued: Arc::default(),
             patient: Arc::default(),
-            stores: Arc::default(),
+            spare: Arc::default(),
             closed: closed.clone(),
         };
         let mut threads = SinkThreads::default();
@@ -159,13 +165,13 @@ impl Outbox {
     /// there, they go on.
     pub fn to_event_stores(&self) -> Outbox {
         Outbox {
-            queues: self.event_queues.clone(),
-            event_queues: self.event_queues.clone(),
+            ends: self.event_ends.clone(),
+            event_ends: self.event_ends.clone(),
             memory: self.memory.clone(),
             stats: self.stats.clone(),
             queued: self.queued.clone(),
             patient: self.patient.clone(),
-            stores: self.stores.clone(),
+            spare: self.spare.clone(),
             closed: self.closed.clone(),
         }
     }
@@ -177,7 +183,7 @@ impl Outbox {
             batches: queue.sender.len(),
             bytes: queue.backlog.bytes.load(Ordering::Relaxed),
         };
-        self.queues().iter().map(waiting).collect()
+        self.ends().queues.iter().map(waiting).collect()
     }
 
     /// Bytes that wait for the sinks.
@@ -190,20 +196,16 @@ impl Outbox {
         self.patient.store(true, Ordering::Relaxed);
     }
 
-    /// Never waits, unless told to be patient. `bytes`: what the records weigh, counted in memory; given back when all sinks are done.
-    pub fn send(&self, records: Vec<Record>, bytes: usize) {
-        let objects = records.iter().filter(|record| record.is_object()).count();
-        self.queued.fetch_add(bytes, Ordering::Relaxed);
-        let (memory, queued) = (self.memory.clone(), self.queued.clone());
-        let batch = Arc::new(Batch { records, objects, bytes, memory, queued });
-        let patient = self.patient.load(Ordering::Relaxed);
-        let share = self.memory.ceiling() / 2 / self.stores.load(Ordering::Relaxed).max(1);
-        for queue in &*self.queues() {
-            let wanted = queue.takes.of(&batch);
-            if wanted > 0 && !queue.send(&batch, wanted, share, patient) {
-                queue.store.lost_queue.add(wanted);
-            }
-        }
+    /// For what a worker makes in one pass.
+    pub fn packer(&self) -> Packer<'_> {
+        Packer::new(self, self.ends())
+    }
+
+    /// Sends these by themselves. `bytes`: as in [`Packer::add`].
+    pub fn send(&self, mut records: Vec<Record>, bytes: usize) {
+        let mut packer = self.packer();
+        packer.add(&mut records, bytes);
+        packer.send();
     }
 
     /// As `send`, for a record of little weight that nobody has counted.
@@ -213,8 +215,63 @@ impl Outbox {
         self.send(vec![record], bytes);
     }
 
-    fn queues(&self) -> RwLockReadGuard<'_, Vec<Queue>> {
-        self.queues.read().expect("no thread panics with the queues locked")
+    fn hand_out(&self, ends: &Ends, batch: &Arc<Batch>) {
+        let patient = self.patient.load(Ordering::Relaxed);
+        let share = self.memory.ceiling() / 2 / ends.queues.len().max(1);
+        for queue in &ends.queues {
+            let wanted = batch.wanted(queue.takes);
+            if wanted > 0 && !queue.send(batch, wanted, share, patient) {
+                queue.store.lost_queue.add(wanted);
+            }
+        }
+    }
+
+    fn ends(&self) -> Arc<Ends> {
+        read(&self.ends).clone()
+    }
+}
+
+fn read(ends: &RwLock<Arc<Ends>>) -> RwLockReadGuard<'_, Arc<Ends>> {
+    ends.read().expect("no thread panics with the stores locked")
+}
+
+fn exchange(ends: &RwLock<Arc<Ends>>, new: Ends) {
+    *ends.write().expect("no thread panics with the stores locked") = Arc::new(new);
+}
+
+impl Ends {
+    fn new(queues: Vec<Queue>) -> Ends {
+        let lines = |is_object| {
+            let takers = queues.iter().filter(|queue| queue.takes.has(is_object));
+            takers.map(|queue| queue.lines).min()
+        };
+        let (objects, events) = (lines(true), lines(false));
+        Ends { queues, objects, events }
+    }
+
+    fn lines(&self, is_object: bool) -> Option<Lines> {
+        if is_object { self.objects } else { self.events }
+    }
+}
+
+impl Spare {
+    /// How many are kept at most.
+    const MOST: usize = 8;
+
+    fn take(&self) -> Parts {
+        self.all().pop().unwrap_or_default()
+    }
+
+    fn give(&self, parts: Parts) {
+        let Some(parts) = parts.emptied() else { return };
+        let mut all = self.all();
+        if all.len() < Spare::MOST {
+            all.push(parts);
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Parts>> {
+        self.0.lock().expect("no thread panics with spare memory locked")
     }
 }
 
@@ -277,16 +334,15 @@ impl SinkThreads {
         for destination in opened {
             added.push(self.spawn(outbox, destination)?);
         }
-        let mut queues = outbox.queues.write().expect("no thread panics with the queues locked");
+        let mut queues = outbox.ends().queues.clone();
         queues.retain_mut(|queue| {
             let kept = keep.iter().find(|(name, _)| *name == queue.store.name);
             queue.takes = kept.map_or(queue.takes, |(_, takes)| *takes);
             kept.is_some()
         });
         queues.append(&mut added);
-        outbox.stores.store(queues.len(), Ordering::Relaxed);
-        let mut event_queues = outbox.event_queues.write().expect("no thread panics with the queues locked");
-        *event_queues = queues.iter().filter(|queue| queue.takes.events).cloned().collect();
+        exchange(&outbox.event_ends, Ends::new(queues.iter().filter(|queue| queue.takes.events).cloned().collect()));
+        exchange(&outbox.ends, Ends::new(queues));
         Ok(())
     }
 
@@ -297,11 +353,11 @@ impl SinkThreads {
 
     /// Starts a sink behind a queue of its own.
     fn spawn(&mut self, outbox: &Outbox, destination: Destination) -> Result<Queue> {
-        let Destination { name, takes, place, open } = destination;
+        let Destination { name, takes, lines, place, open } = destination;
         let before = self.at(&place).map(|at| self.threads.swap_remove(at).handle);
         let (sender, receiver) = bounded(QUEUE);
         let (store, backlog) = (outbox.stats.store(&name), Arc::<Backlog>::default());
-        let (queue, title) = (Queue { takes, sender, backlog, store }, format!("sink {name}"));
+        let (queue, title) = (Queue { takes, lines, sender, backlog, store }, format!("sink {name}"));
         let (backlog, store) = (queue.backlog.clone(), queue.store.clone());
         let (stats, closed, called) = (outbox.stats.clone(), outbox.closed.clone(), name.clone());
         let work = move || {
@@ -367,9 +423,9 @@ impl Writer {
             if self.backlog.is_given_up.load(Ordering::Relaxed) {
                 return;
             }
-            self.write(&batch.records, takes);
+            self.write(&batch, takes);
             self.backlog.held.store(self.sink.waiting(), Ordering::Relaxed);
-            self.backlog.remove(&batch, takes.of(&batch));
+            self.backlog.remove(&batch, batch.wanted(takes));
             drop(batch);
             if queue.is_empty() {
                 let result = self.sink.flush();
@@ -382,10 +438,13 @@ impl Writer {
         self.store.lost_sink.add(self.sink.waiting());
     }
 
-    fn write(&mut self, records: &[Record], takes: Takes) {
+    fn write(&mut self, batch: &Batch, takes: Takes) {
         let (mut written, mut lost) = (0, 0);
-        for record in records.iter().filter(|record| takes.has(record)) {
-            let result = self.sink.write(record);
+        for item in batch.items(takes) {
+            let result = match item {
+                Item::Line(line) => self.sink.write_line(line),
+                Item::Record(record) => self.sink.write(record),
+            };
             match result {
                 Ok(()) => written += 1,
                 Err(_) => {
@@ -455,6 +514,7 @@ mod tests {
         Destination {
             name: name.into(),
             takes: OBJECTS,
+            lines: Lines::None,
             place: Some(name.into()),
             open: Box::new(|| Ok(Box::new(sink))),
         }

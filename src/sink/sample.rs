@@ -26,13 +26,7 @@ pub(crate) fn head(text: &[u8]) -> Head {
     } else {
         StartLine::Request { method: words[0], target: words[1] }
     };
-    Head {
-        text: text.to_vec(),
-        start,
-        pseudo: Pseudo::default(),
-        version: Version::Http11,
-        fields: fields(text, lines),
-    }
+    Head::new(text.to_vec(), start, Pseudo::default(), Version::Http11, fields(text, lines))
 }
 
 pub(crate) fn trailers(text: &[u8]) -> Trailers {

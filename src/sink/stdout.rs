@@ -35,6 +35,10 @@ impl<W: Write> Stdout<W> {
         Stdout { end, formatter: Formatter::default(), buffer: Vec::new(), waiting: 0 }
     }
 
+    fn make_room(&mut self) -> io::Result<()> {
+        if self.buffer.len() < FULL { Ok(()) } else { self.write_out() }
+    }
+
     /// Writes the buffer to the end, keeping what the end did not take.
     fn write_out(&mut self) -> io::Result<()> {
         let mut written = 0;
@@ -66,10 +70,15 @@ impl<W: Write> Stdout<W> {
 
 impl<W: Write + Send> Sink for Stdout<W> {
     fn write(&mut self, record: &Record) -> io::Result<()> {
-        if self.buffer.len() >= FULL {
-            self.write_out()?;
-        }
+        self.make_room()?;
         self.formatter.append(&mut self.buffer, record);
+        self.waiting += 1;
+        Ok(())
+    }
+
+    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        self.make_room()?;
+        self.buffer.extend_from_slice(line);
         self.waiting += 1;
         Ok(())
     }

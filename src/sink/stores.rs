@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use crossbeam_channel::Sender;
 
-use super::queue::{Destination, Opener, Outbox, SinkThreads, Takes};
+use super::queue::{Destination, Lines, Opener, Outbox, SinkThreads, Takes};
 use super::{File, Otel, S3, Stdout, otel};
 use crate::config::{OtelProtocol, Settings, SpoolFolder, Store};
 use crate::stats::{Memory, Stats};
@@ -52,7 +52,7 @@ impl Stores {
                 keep.push((name, takes));
             } else {
                 let open = self.opener(&name, &store, place.as_deref(), outbox)?;
-                new.push(Destination { name, takes, place, open });
+                new.push(Destination { name, takes, lines: lines(&store), place, open });
             }
         }
         self.threads.replace(outbox, &keep, new)?;
@@ -112,6 +112,14 @@ struct Planned {
     store: Store,
     /// What nobody else can write to while this store does.
     place: Option<PathBuf>,
+}
+
+fn lines(store: &Store) -> Lines {
+    match store {
+        Store::Stdout | Store::File(_) => Lines::All,
+        Store::S3(_) => Lines::Json,
+        Store::Otel(_) | Store::Disabled => Lines::None,
+    }
 }
 
 /// A store that is listed for both, or twice, is one. Several of a type are told apart by number: `file`, `file-2`. What is

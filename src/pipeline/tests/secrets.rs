@@ -85,7 +85,7 @@ fn written(redact: &str) -> String {
     let (closed, _) = bounded(1);
     let (sink, takes) = (Stdout::on(end.clone()), Takes { objects: true, events: true });
     let opener: Opener = Box::new(|| Ok(Box::new(sink)));
-    let written = Destination { name: "written".into(), takes, place: None, open: opener };
+    let written = Destination { name: "written".into(), takes, lines: Lines::All, place: None, open: opener };
     let (outbox, sinks) = Outbox::start(vec![written], memory.clone(), stats.clone(), &closed).unwrap();
     let settings = config::parse("test", settings(redact).as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
     let pipeline = Pipeline::new(settings, Arc::new(NoControl), stats, memory, outbox, 1, 0);

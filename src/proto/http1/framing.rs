@@ -69,7 +69,7 @@ fn transfer_coding(head: &Head) -> TransferCoding {
     let mut present = false;
     let mut times = 0;
     let mut last: &[u8] = b"";
-    for value in values(head, "transfer-encoding") {
+    for value in head.values("transfer-encoding") {
         present = true;
         for coding in list(value).filter(|coding| !coding.is_empty()) {
             last = coding;
@@ -91,7 +91,7 @@ fn is_chunked(coding: &[u8]) -> bool {
 /// All `Content-Length` lines as one list: its value where all are the same (rule 5), none where there is none.
 fn length(head: &Head) -> Result<Option<u64>, Invalid> {
     let mut length = None;
-    for line in values(head, "content-length") {
+    for line in head.values("content-length") {
         for element in list(line) {
             let value = content_length(element).ok_or(Invalid::ContentLength)?;
             if length.is_some_and(|before| before != value) {
@@ -112,13 +112,8 @@ pub fn wants_upgrade(head: &Head) -> bool {
         return true;
     }
     let connection_says_so = || {
-        let mut options = values(head, "connection").flat_map(list);
+        let mut options = head.values("connection").flat_map(list);
         options.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
     };
     head.version == Version::Http11 && head.header("upgrade").is_some() && connection_says_so()
-}
-
-fn values<'a>(head: &'a Head, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
-    let named = move |(field, _): &(&[u8], &[u8])| field.eq_ignore_ascii_case(name.as_bytes());
-    head.headers().filter(named).map(|(_, value)| value)
 }

@@ -56,14 +56,14 @@ impl Search {
         if is_new && let Some((fields, end)) = short_fields(input, (self.begin, self.line), side) {
             let text = input[self.begin..end].to_vec();
             *self = Search::default();
-            return Ok(Some((Head { text, start, pseudo: Pseudo::default(), version, fields }, end)));
+            return Ok(Some((Head::new(text, start, Pseudo::default(), version, fields), end)));
         }
         let Some(end) = self.find_end(input)? else { return Ok(None) };
         let mut text = input[self.begin..end].to_vec();
         let fields_at = memchr(b'\n', &text).map_or(text.len(), |lf| lf + 1);
         let fields = parse_fields(&mut text, fields_at, self.lines, side)?;
         *self = Search::default();
-        Ok(Some((Head { text, start, pseudo: Pseudo::default(), version, fields }, end)))
+        Ok(Some((Head::new(text, start, Pseudo::default(), version, fields), end)))
     }
 
     /// The trailer section at the start of `input`, none where it is empty, and how many bytes it takes.

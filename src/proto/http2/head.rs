@@ -38,7 +38,7 @@ pub(super) fn message(fields: Fields, side: Side) -> Message {
         Side::Client => found.pseudo(&text, unknown),
         Side::Server => Pseudo::default(),
     };
-    Message::Head(Head { text, start, pseudo, version: Version::Http2, fields })
+    Message::Head(Head::new(text, start, pseudo, Version::Http2, fields))
 }
 
 /// Pseudo-headers stand before all others (section 8.3): whether a name there is not known.

@@ -82,6 +82,13 @@ impl Sink for S3 {
         })
     }
 
+    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        self.intake.take(|buffer| {
+            buffer.extend_from_slice(line);
+            Ok(())
+        })
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.intake.write_out()
     }

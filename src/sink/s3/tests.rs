@@ -12,7 +12,7 @@ use crossbeam_channel::bounded;
 use super::*;
 use crate::config::{Compression, Secret, SpoolFolder};
 use crate::exchange::{Format, Level};
-use crate::sink::queue::{Destination, Opener, SinkThreads, Takes};
+use crate::sink::queue::{Destination, Lines, Opener, SinkThreads, Takes};
 use crate::sink::sample::{Folder, ingress, written};
 use crate::sink::stdout::Stdout;
 use crate::stats::{Memory, Stats};
@@ -150,7 +150,8 @@ impl Rig {
         let events = std::fs::File::create(self.folder.0.join("events")).unwrap();
         let takes = Takes { objects: false, events: true };
         let open: Opener = Box::new(|| Ok(Box::new(Stdout::on(events))));
-        let events = Destination { name: "events".into(), takes, place: Some("events".into()), open };
+        let events =
+            Destination { name: "events".into(), takes, lines: Lines::None, place: Some("events".into()), open };
         let (outbox, threads) = Outbox::start(vec![events], memory, self.stats.clone(), &closed).unwrap();
         let (stats, folder) = (self.stats.store("s3"), self.folder.0.join("spool"));
         let client = client::connect(&self.store, TIMEOUT).unwrap();
