@@ -9,7 +9,8 @@ use crate::pipeline::Pipeline;
 use crate::recording::Recorder;
 
 /// Between two looks at the buffer: the first while there is traffic, more while there is none. The buffer's watermark
-/// ends the wait early.
+/// ends the wait early. All workers look at the multiples of it: while one of them runs, what is watched on its CPU stands
+/// still, and with it soon all that waits for that elsewhere. So they had better run at the same time.
 const BUSY: Duration = Duration::from_millis(20);
 const IDLE: Duration = Duration::from_millis(100);
 
@@ -88,8 +89,14 @@ pub fn run(
             continue;
         }
         pause = if events > 0 { BUSY } else { (pause * 2).min(IDLE) };
-        reader.wait(pause);
+        reader.wait(until_multiple(pause, bpf::boot_time()));
     }
+}
+
+/// From `now`, in ns, to the next multiple of `step`.
+fn until_multiple(step: Duration, now: u64) -> Duration {
+    let step = step.as_nanos() as u64;
+    Duration::from_nanos(step - now % step)
 }
 
 /// On its CPU the worker finds the events in that CPU's cache. It sleeps nearly always, and what it reads is overwritten
@@ -100,5 +107,19 @@ fn settle_in(cpu: usize) {
     }
     if let Err(error) = bpf::set_nice(NICE) {
         log::debug!("cannot raise the priority of the worker of CPU {cpu}: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_wake_at_the_multiples_whenever_they_went_to_sleep() {
+        let wakes = |now: u64| now + until_multiple(BUSY, now).as_nanos() as u64;
+        assert_eq!(
+            (wakes(0), wakes(1), wakes(19_999_999), wakes(20_000_000)),
+            (20_000_000, 20_000_000, 20_000_000, 40_000_000)
+        );
     }
 }

@@ -115,10 +115,19 @@ impl Reader {
 
     /// Waits until the buffer has reached its watermark or the time is up.
     pub fn wait(&self, timeout: Duration) {
-        let mut event = libc::epoll_event { events: 0, u64: 0 };
-        let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: room for one event. An interruption is as good as a timeout.
-        unsafe { libc::epoll_wait(self.wakeups.as_raw_fd(), &raw mut event, 1, timeout) };
+        let epoll = self.wakeups.as_raw_fd();
+        let mut ready = libc::pollfd { fd: epoll, events: libc::POLLIN, revents: 0 };
+        let time = libc::timespec {
+            tv_sec: timeout.as_secs() as libc::time_t,
+            tv_nsec: timeout.subsec_nanos() as libc::c_long,
+        };
+        // epoll_wait(2) itself counts in milliseconds, which is too coarse for workers that are to wake together.
+        // SAFETY: one descriptor and a time, both valid for the call. An interruption is as good as a timeout.
+        if unsafe { libc::ppoll(&raw mut ready, 1, &raw const time, std::ptr::null()) } > 0 {
+            let mut event = libc::epoll_event { events: 0, u64: 0 };
+            // SAFETY: room for one event, which is there.
+            unsafe { libc::epoll_wait(epoll, &raw mut event, 1, 0) };
+        }
     }
 
     /// Hands the events in the buffer to `callback`, oldest first, for about as long as `patience`. Answers whether it
