@@ -88,7 +88,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let kernel = Arc::new(kernel);
     let mut probes = Probes::new(kernel.clone(), stats.clone());
     let watch = probes.watch();
-    probes.look_at_named(&settings.tap.filters);
+    probes.keep_to(&settings.tap.filters);
     probes.scan();
     let fallback = probes.fallback();
     probes.start()?;

@@ -23,7 +23,7 @@ pub struct Pipeline {
     pub secrets: Secrets,
     pub progress: Progress,
     pub outbox: Outbox,
-    watch: Watch,
+    pub watch: Watch,
     ids: AtomicU64,
     /// What to add to CLOCK_BOOTTIME to get nanoseconds since the epoch.
     boot_to_wall: AtomicI64,

@@ -29,11 +29,14 @@ struct Admin {
 
 impl Admin {
     fn start(path: CapturePath) -> Admin {
+        Admin::with(&tap(haproxy::EXE, "level: headers"), path)
+    }
+
+    fn with(config: &str, path: CapturePath) -> Admin {
         let (backend, front, port) = (Backend::start(), free_port(), free_port());
         let haproxy = Haproxy::with(&proxies(front, backend.port(), ""));
         let listen = format!("127.0.0.1:{port}");
-        let config = tap(haproxy::EXE, "level: headers");
-        let sidetap = Sidetap::start_with(&config, path, &["--http-listen", &listen]).of(haproxy.pid());
+        let sidetap = Sidetap::start_with(config, path, &["--http-listen", &listen]).of(haproxy.pid());
         let admin = Admin { scene: Scene { sidetap, haproxy, backend, front }, port };
         // It listens before it captures, and says that it captures only after that line.
         until(LIMIT, || (admin.get("/readyz").0 == 200).then_some(())).expect("it is ready once it captures");
@@ -325,39 +328,86 @@ fn reloads_under_traffic_lose_nothing_and_leave_nothing_behind(path: CapturePath
     assert_eq!(captured.counters["lost"], 0, "{}", captured.stderr);
 }
 
+/// A library with two functions that show secrets.
+const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libnettle.so.8";
+
+fn is_library_there() -> bool {
+    let is_there = Path::new(LIBRARY).exists();
+    if !is_there {
+        println!("skipped: {LIBRARY} is not there");
+    }
+    is_there
+}
+
+impl Admin {
+    fn attached(&self) -> f64 {
+        self.metrics().get("sidetap_tls_probes{state=\"attached\"}")
+    }
+}
+
+/// A Python that has mapped copies of the library, each with a number, `after` so many seconds.
+fn holder(python: &Path, folder: &Scratch, numbers: std::ops::Range<usize>, after: &str) -> Program {
+    let copies: Vec<_> = numbers.map(|number| folder.path().join(format!("libnettle-{number}.so"))).collect();
+    for copy in &copies {
+        fs::copy(LIBRARY, copy).expect("there is room");
+    }
+    let load = "import ctypes, signal, sys, time\ntime.sleep(float(sys.argv[1]))\n\
+                held = [ctypes.CDLL(copy) for copy in sys.argv[2:]]\nprint('held', flush=True)\nsignal.pause()";
+    let mut command = Command::new(python);
+    command.env("PYTHONHOME", "/usr").args(["-c", load, after]).args(copies);
+    let holder = Program::start("holder", &mut command, folder.path());
+    until(LIMIT, || holder.stdout().contains("held").then_some(())).expect("it loads them");
+    holder
+}
+
+/// Also to what runs Pythons whose path has that in it.
+fn with_pythons(name: &str) -> String {
+    let only = format!("    only:\n      - {{exe: {name}, strategy: contains}}");
+    tap(haproxy::EXE, "level: headers").replacen("    only:", &only, 1)
+}
+
 /// As on a machine whose containers come and go with libraries of their own.
 #[test]
 fn libraries_that_nobody_has_mapped_make_room_for_others() {
     const MAX_PROBES: f64 = 256.0;
-    let library = Path::new("/usr/lib/x86_64-linux-gnu/libnettle.so.8");
-    if !library.exists() {
-        println!("skipped: {} is not there", library.display());
+    if !is_library_there() {
         return;
     }
-    let (admin, folder) = (Admin::start(CapturePath::best()), Scratch::new("libraries"));
-    let attached = || admin.metrics().get("sidetap_tls_probes{state=\"attached\"}");
-    let hold = |names: std::ops::Range<usize>| {
-        let copies: Vec<_> = names.map(|number| folder.path().join(format!("libnettle-{number}.so"))).collect();
-        for copy in &copies {
-            fs::copy(library, copy).expect("there is room");
-        }
-        let load = "import ctypes, signal, sys\nheld = [ctypes.CDLL(copy) for copy in sys.argv[1:]]\nsignal.pause()";
-        let mut command = Command::new(PYTHON);
-        command.args(["-c", load]).args(copies);
-        Program::start("holder", &mut command, folder.path())
-    };
-    // Each has two functions that show secrets.
-    let before = attached();
+    let admin = Admin::with(&with_pythons("/python3"), CapturePath::best());
+    let folder = Scratch::new("libraries");
+    let before = admin.attached();
     let many = ((MAX_PROBES - before) / 2.0) as usize;
-    let holder = hold(0..many);
+    let first = holder(Path::new(PYTHON), &folder, 0..many, "0");
     let full = before + 2.0 * many as f64;
-    until(LIMIT, || (attached() == full).then_some(())).expect("all of them are looked at");
-    drop(holder);
-    let _holder = hold(many..many + 2);
-    until(LIMIT, || (attached() < full - many as f64).then_some(())).expect("those that nobody has are let go");
-    let left = until(LIMIT, || Some(attached()).filter(|left| *left >= before + 4.0)).expect("the new ones have room");
+    until(LIMIT, || (admin.attached() == full).then_some(())).expect("all of them are looked at");
+    drop(first);
+    let _second = holder(Path::new(PYTHON), &folder, many..many + 2, "0");
+    until(LIMIT, || (admin.attached() < full - many as f64).then_some(())).expect("those that nobody has are let go");
+    let is_there = |left: &f64| *left >= before + 4.0;
+    let left = until(LIMIT, || Some(admin.attached()).filter(is_there)).expect("the new ones have room");
     assert!(left < before + 4.0 + many as f64, "{left} of {full} are left");
     assert_eq!(admin.metrics().get("sidetap_tls_probes{state=\"failed\"}"), 0.0);
+}
+
+/// Who runs into a program of ours pays for it.
+#[test]
+fn programs_that_are_left_out_are_not_looked_at_until_they_are_taken_in() {
+    if !is_library_there() {
+        return;
+    }
+    let folder = Scratch::new("left-out");
+    let tapped = folder.path().join("tapped-python");
+    fs::copy(PYTHON, &tapped).expect("there is room");
+    let admin = Admin::with(&with_pythons("/tapped-python"), CapturePath::best());
+    let before = admin.attached();
+    let _other = holder(Path::new(PYTHON), &folder, 0..1, "0");
+    // So late that the last look finds it, before which the other one has had all of its looks.
+    let _tapped = holder(&tapped, &folder, 1..6, "0.5");
+    until(LIMIT, || (admin.attached() >= before + 10.0).then_some(())).expect("what is tapped is looked at");
+    assert_eq!(admin.attached(), before + 10.0);
+    fs::write(admin.scene.sidetap.config_file(), with_pythons("python")).expect("the folder is ours");
+    admin.scene.sidetap.program().signal("HUP");
+    until(LIMIT, || (admin.attached() == before + 12.0).then_some(())).expect("what runs already is looked at, too");
 }
 
 #[test]

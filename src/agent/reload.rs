@@ -62,6 +62,7 @@ impl Reloader<'_> {
 
         let warnings = settings.warnings.clone();
         self.kernel.set_tap(tap(&settings, self.run.empty_probes));
+        self.pipeline.watch.keep_to(&settings.tap.filters);
         *self.pipeline.settings.write().expect("no thread panics with the settings locked") = Arc::new(settings);
         judge_running(self.pipeline, self.kernel);
         Ok(warnings)

@@ -88,7 +88,7 @@ impl Filters {
     }
 
     /// Whether a process is left out by the path of its executable.
-    pub(super) fn leaves_out(&self, exe: &str) -> bool {
+    pub fn leaves_out(&self, exe: &str) -> bool {
         if self.groups.iter().any(|group| group.names().contains(&base_name(exe))) {
             return true;
         }

@@ -19,14 +19,12 @@ const MAX_FILE: u64 = 64 << 10;
 pub(super) fn look_up(pid: u32) -> Option<ProcessInfo> {
     let stat = read(pid, "stat", MAX_FILE)?;
     let (comm, started) = name_and_start(&stat)?;
-    let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default().to_string_lossy().into_owned();
     let user_id = read(pid, "status", MAX_FILE).and_then(|status| effective_user(&status));
     // Read last: had the process ended and its id gone to another, that would have another start.
     let cgroups = read(pid, "cgroup", MAX_FILE).unwrap_or_default();
     let info = ProcessInfo {
         owner: Owner { pid, started, exec_id: 0, user_id },
-        // The kernel's mark on a file that was replaced while it runs, as on an upgrade.
-        exe: exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned(),
+        exe: exe(pid),
         comm: comm.to_owned(),
         cgroups,
         mount_namespace: namespace(pid, "mnt").unwrap_or_default(),
@@ -34,6 +32,13 @@ pub(super) fn look_up(pid: u32) -> Option<ProcessInfo> {
     };
     let still = read(pid, "stat", MAX_FILE)?;
     (name_and_start(&still)?.1 == started).then_some(info)
+}
+
+/// The path of its executable; empty where it has none, or is gone.
+pub(crate) fn exe(pid: u32) -> String {
+    let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default().to_string_lossy().into_owned();
+    // The kernel's mark on a file that was replaced while it runs, as on an upgrade.
+    exe.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(exe)
 }
 
 /// The ids of all processes that run now.

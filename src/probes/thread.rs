@@ -61,6 +61,8 @@ pub struct Probes {
     forgot: Option<Instant>,
     /// Files that there is nothing to attach to in, or for which there was no room.
     others: HashSet<FileId>,
+    /// Which programs are not looked at: nobody reads their traffic, and a program of ours costs who runs into it.
+    filters: Filters,
     /// Executables that filters name: they may run again.
     named: HashSet<FileId>,
     /// Device and inode of mapped files looked at lately, without opening them.
@@ -94,6 +96,7 @@ impl Probes {
             attached: HashMap::new(),
             forgot: None,
             others: HashSet::new(),
+            filters: Filters::default(),
             named: HashSet::new(),
             mapped: HashSet::new(),
             mapped_since: Instant::now(),
@@ -126,8 +129,10 @@ impl Probes {
         }
     }
 
-    /// Attaches to the executables that filters keep to, also where they do not run yet: they may be what holds a library.
-    pub fn look_at_named(&mut self, filters: &Filters) {
+    /// From now on looks at no program that these leave out. Attaches to the executables that they keep to, also where they
+    /// do not run yet: they may be what holds a library.
+    pub fn keep_to(&mut self, filters: &Filters) {
+        self.filters = filters.clone();
         if !is_supported() {
             return;
         }
@@ -164,6 +169,11 @@ impl Probes {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            let filters = self.shared.filters().take();
+            if let Some(filters) = filters {
+                self.keep_to(&filters);
+                self.scan();
+            }
             let now = Instant::now();
             while let Some(&(_, pid)) = self.later.front().filter(|(due, _)| *due <= now) {
                 self.later.pop_front();
@@ -178,6 +188,7 @@ impl Probes {
 
     fn take(&mut self, told: Told) {
         match told {
+            Told::Executed { exe, .. } if self.filters.leaves_out(&exe) => {}
             Told::Executed { pid, mount_namespace, exe } => {
                 let is_found = self.look_at(&PathBuf::from(format!("/proc/{pid}/exe")), Some(&exe));
                 // It has ended already: for the next one, which sees the same file where it is of the machine itself.
@@ -188,6 +199,7 @@ impl Probes {
                 self.look_later(pid);
             }
             Told::Connected { pid } => self.look_at_mappings(pid),
+            Told::Filtered => {}
         }
     }
 
@@ -224,6 +236,9 @@ impl Probes {
     }
 
     fn look_at_mappings(&mut self, pid: u32) {
+        if self.filters.leaves_out(&proc::exe(pid)) {
+            return;
+        }
         // An inode number may be another file's by now.
         if self.mapped_since.elapsed() > FRESH_FOR || self.mapped.len() > MAX_FILES {
             self.mapped.clear();

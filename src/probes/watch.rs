@@ -1,11 +1,12 @@
 //! The workers' end: says where a TLS library may be met, and never waits.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::bpf::Event;
+use crate::config::Filters;
 
 /// What waits to be looked at.
 const QUEUE: usize = 1024;
@@ -19,6 +20,8 @@ pub(super) enum Told {
     Executed { pid: u32, mount_namespace: u32, exe: String },
     /// A process has its first connection, as far as is remembered.
     Connected { pid: u32 },
+    /// The filters are others.
+    Filtered,
 }
 
 /// Passes on what events say of processes. The default tells nobody.
@@ -33,6 +36,8 @@ pub struct Watch {
 pub(super) struct Shared {
     /// Something could not be told: all processes are to be looked at.
     pub missed: AtomicBool,
+    /// Those that are in force from now on, until the thread has taken them.
+    filters: Mutex<Option<Filters>>,
     connected: Vec<AtomicU64>,
 }
 
@@ -40,7 +45,7 @@ impl Watch {
     pub(super) fn new() -> (Watch, Receiver<Told>, Arc<Shared>) {
         let (to, told) = bounded(QUEUE);
         let connected = (0..CONNECTED).map(|_| AtomicU64::new(0)).collect();
-        let shared = Arc::new(Shared { missed: AtomicBool::new(false), connected });
+        let shared = Arc::new(Shared { connected, ..Shared::default() });
         (Watch { to: Some(to), shared: shared.clone() }, told, shared)
     }
 
@@ -62,10 +67,24 @@ impl Watch {
         }
     }
 
+    /// From now on, programs are looked at that these filters do not leave out.
+    pub fn keep_to(&self, filters: &Filters) {
+        let Some(to) = &self.to else { return };
+        *self.shared.filters() = Some(filters.clone());
+        // Where there is no room, the thread is awake and finds them.
+        _ = to.try_send(Told::Filtered);
+    }
+
     fn is_first_of(&self, pid: u32, started: u64) -> bool {
         let process = started ^ u64::from(pid).rotate_left(40);
         let place = &self.shared.connected[pid as usize % CONNECTED];
         pid != 0 && place.load(Ordering::Relaxed) != process && place.swap(process, Ordering::Relaxed) != process
+    }
+}
+
+impl Shared {
+    pub fn filters(&self) -> MutexGuard<'_, Option<Filters>> {
+        self.filters.lock().expect("no thread panics with the filters locked")
     }
 }
 
