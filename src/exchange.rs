@@ -234,8 +234,8 @@ impl Exchange {
 
     /// Bytes of memory that it takes beside its bodies.
     pub fn weight(&self) -> usize {
-        let heads = [&self.request, &self.response].into_iter().flatten().map(|message| message.head.weight());
-        size_of::<Exchange>() + heads.sum::<usize>()
+        let weight = |message: &Message| message.head.weight() + message.trailers.as_ref().map_or(0, Trailers::weight);
+        size_of::<Exchange>() + [&self.request, &self.response].into_iter().flatten().map(weight).sum::<usize>()
     }
 
     /// What the watched process sent of it, without the framing of chunks and without trailers; none where that side was

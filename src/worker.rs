@@ -10,13 +10,14 @@ use crate::recording::Recorder;
 
 /// Between two looks at the buffer: the first while there is much to read, up to the second while there is less, since a
 /// look costs a worker that finds its caches cold as much as dozens of transactions. The buffer's watermark ends the wait
-/// early. All workers look at the multiples of it: while one of them runs, what is watched on its CPU stands still, and with
-/// it soon all that waits for that elsewhere. So they had better run at the same time.
+/// early. All workers look at the multiples of their pauses, each of which is twice the one before: while one of them runs,
+/// what is watched on its CPU stands still, and with it soon all that waits for that elsewhere. So they had better run at
+/// the same time.
 const BUSY: Duration = Duration::from_millis(20);
-const IDLE: Duration = Duration::from_millis(100);
+const IDLE: Duration = Duration::from_millis(80);
 
-/// Events that are worth a look.
-const MANY: u64 = 512;
+/// Events a second of one CPU that are much.
+const MANY: u64 = 25_000;
 
 /// Ahead of ordinary processes, behind real-time ones.
 const NICE: i32 = -10;
@@ -46,12 +47,14 @@ pub fn run(
     let (mut next_settle, mut lost) = (0, 0);
     let mut next_tick = bpf::boot_time() + SECOND;
     let mut deadline = None;
+    // Since the buffer was last found drained.
+    let (mut events, mut since) = (0u64, bpf::boot_time());
     loop {
         let now = bpf::boot_time();
         if stop.load(Ordering::Acquire) {
             deadline.get_or_insert(now + LAST_READ);
         }
-        let (mut events, mut is_drained) = (0u64, true);
+        let mut is_drained = true;
         pipeline.pass(pipeline.progress.settled(), |pass| {
             let drained = reader.drain(PATIENCE, |bytes| {
                 events += 1;
@@ -92,7 +95,9 @@ pub fn run(
         if !is_drained {
             continue;
         }
-        pause = if events >= MANY { BUSY } else { (pause * 2).min(IDLE) };
+        let rate = events.saturating_mul(SECOND) / now.saturating_sub(since).max(1);
+        pause = if rate >= MANY { BUSY } else { (pause * 2).min(IDLE) };
+        (events, since) = (0, now);
         reader.wait(until_multiple(pause, bpf::boot_time()));
     }
 }

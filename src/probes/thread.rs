@@ -124,15 +124,22 @@ impl Probes {
             return;
         }
         self.look_for_libraries(Path::new("/"));
-        for pid in proc::pids() {
+        for pid in self.looked_at() {
             self.look_at_mappings(pid);
         }
+    }
+
+    /// The processes whose programs are not left out, as far as their names can be told.
+    fn looked_at(&self) -> Vec<u32> {
+        let is_left_out = |exe: &str| !exe.is_empty() && self.filters.leaves_out(exe);
+        proc::pids().into_iter().filter(|&pid| !is_left_out(&proc::exe(pid))).collect()
     }
 
     /// From now on looks at no program that these leave out. Attaches to the executables that they keep to, also where they
     /// do not run yet: they may be what holds a library.
     pub fn keep_to(&mut self, filters: &Filters) {
         self.filters = filters.clone();
+        self.named.clear();
         if !is_supported() {
             return;
         }
@@ -173,6 +180,10 @@ impl Probes {
             if let Some(filters) = filters {
                 self.keep_to(&filters);
                 self.scan();
+                // Some may be taken in whose libraries are not loaded yet.
+                for pid in self.looked_at() {
+                    self.look_at_root(pid, proc::namespace(pid, "mnt").unwrap_or_default());
+                }
             }
             let now = Instant::now();
             while let Some(&(_, pid)) = self.later.front().filter(|(due, _)| *due <= now) {
@@ -236,9 +247,6 @@ impl Probes {
     }
 
     fn look_at_mappings(&mut self, pid: u32) {
-        if self.filters.leaves_out(&proc::exe(pid)) {
-            return;
-        }
         // An inode number may be another file's by now.
         if self.mapped_since.elapsed() > FRESH_FOR || self.mapped.len() > MAX_FILES {
             self.mapped.clear();
@@ -305,7 +313,7 @@ impl Probes {
             return false;
         }
         self.forgot = Some(Instant::now());
-        let mapped: HashSet<FileId> = proc::pids().into_iter().flat_map(places::mapped_files).collect();
+        let mapped: HashSet<FileId> = self.looked_at().into_iter().flat_map(places::mapped_files).collect();
         let before = count(&self.attached);
         let named = &self.named;
         let is_unused = |id: &FileId, _: &mut Vec<Probe>| !mapped.contains(id) && !named.contains(id);

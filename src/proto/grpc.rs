@@ -33,7 +33,8 @@ pub fn form(content_type: &[u8]) -> Option<Form> {
         return None;
     }
     // `+proto` and the like name what messages are written in.
-    let kind = rest.split(|byte| b"+;".contains(byte)).next()?.trim_ascii_end();
+    let essence = rest.split(|&byte| byte == b';').next()?.trim_ascii_end();
+    let kind = essence.split(|&byte| byte == b'+').next()?;
     let is = |name: &[u8]| kind.eq_ignore_ascii_case(name);
     match kind {
         b"" => Some(Form::Grpc),

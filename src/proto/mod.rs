@@ -229,6 +229,13 @@ pub struct Trailers {
     pub fields: Vec<(Span, Span)>,
 }
 
+impl Trailers {
+    /// Bytes of memory behind it.
+    pub fn weight(&self) -> usize {
+        self.text.capacity() + self.fields.capacity() * size_of::<(Span, Span)>()
+    }
+}
+
 /// Why bytes are no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Invalid {

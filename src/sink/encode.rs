@@ -220,9 +220,8 @@ fn is_short_and_plain(bytes: &[u8]) -> bool {
     all == 0
 }
 
-/// Where the first byte is that is so. Pieces of fixed size without a way out of their middle
-/// compile to vector instructions (the last one overlaps the one before it): headers and bodies are the bulk of what is
-/// written.
+/// Where the first byte is that is so. Pieces of fixed size without a way out of their middle compile to vector
+/// instructions (the last one overlaps the one before it): headers and bodies are the bulk of what is written.
 fn find_byte(bytes: &[u8], is_so: impl Fn(u8) -> bool) -> Option<usize> {
     const PIECE: usize = 16;
     let in_piece = |piece: &[u8; PIECE]| piece.iter().fold(0, |so, &byte| so | u8::from(is_so(byte))) != 0;

@@ -79,6 +79,8 @@ struct Queue {
 #[derive(Default)]
 struct Ends {
     queues: Vec<Queue>,
+    /// How many stores share the memory, those included that these are not.
+    stores: usize,
     /// How objects and events can be sent to all that take them; none where nobody does.
     objects: Option<Lines>,
     events: Option<Lines>,
@@ -217,7 +219,7 @@ impl Outbox {
 
     fn hand_out(&self, ends: &Ends, batch: &Arc<Batch>) {
         let patient = self.patient.load(Ordering::Relaxed);
-        let share = self.memory.ceiling() / 2 / ends.queues.len().max(1);
+        let share = self.memory.ceiling() / 2 / ends.stores.max(1);
         for queue in &ends.queues {
             let wanted = batch.wanted(queue.takes);
             if wanted > 0 && !queue.send(batch, wanted, share, patient) {
@@ -240,13 +242,13 @@ fn exchange(ends: &RwLock<Arc<Ends>>, new: Ends) {
 }
 
 impl Ends {
-    fn new(queues: Vec<Queue>) -> Ends {
+    fn new(queues: Vec<Queue>, stores: usize) -> Ends {
         let lines = |is_object| {
             let takers = queues.iter().filter(|queue| queue.takes.has(is_object));
             takers.map(|queue| queue.lines).min()
         };
         let (objects, events) = (lines(true), lines(false));
-        Ends { queues, objects, events }
+        Ends { queues, stores, objects, events }
     }
 
     fn lines(&self, is_object: bool) -> Option<Lines> {
@@ -341,8 +343,9 @@ impl SinkThreads {
             kept.is_some()
         });
         queues.append(&mut added);
-        exchange(&outbox.event_ends, Ends::new(queues.iter().filter(|queue| queue.takes.events).cloned().collect()));
-        exchange(&outbox.ends, Ends::new(queues));
+        let (stores, takes_events) = (queues.len(), |queue: &&Queue| queue.takes.events);
+        exchange(&outbox.event_ends, Ends::new(queues.iter().filter(takes_events).cloned().collect(), stores));
+        exchange(&outbox.ends, Ends::new(queues, stores));
         Ok(())
     }
 
@@ -399,6 +402,14 @@ struct Unopened(String);
 
 impl Sink for Unopened {
     fn write(&mut self, _: &Record) -> io::Result<()> {
+        self.flush()
+    }
+
+    fn write_line(&mut self, _: &[u8]) -> io::Result<()> {
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Err(io::Error::other(self.0.clone()))
     }
 }
@@ -639,6 +650,14 @@ mod tests {
         let in_a: Vec<u64> = all.iter().filter(|(name, _)| name.ends_with('a')).map(|(_, id)| *id).collect();
         assert_eq!(in_a, [1, 2, 3, 4, 5, 6], "one after the other");
         assert_eq!((stats.written.get(), stats.store("a").written.get()), (11, 6));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_store_is_said_whatever_it_is_given() {
+        let mut sink = Unopened("the disk is gone".into());
+        for result in [sink.write(&record()), sink.write_line(b"x\n"), sink.flush(), sink.close()] {
+            assert_eq!(result.unwrap_err().to_string(), "the disk is gone");
+        }
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl<'a> Packer<'a> {
         if self.parts.entries.capacity() == 0 {
             self.parts = self.outbox.spare.take();
         }
-        let (before, mut kept) = (self.parts.text.len(), 0);
+        let (before, entries, mut kept) = (self.parts.text.len(), self.parts.entries.len(), 0);
         for record in records.drain(..) {
             let is_object = record.is_object();
             let Some(lines) = self.ends.lines(is_object) else { continue };
@@ -124,7 +124,7 @@ impl<'a> Packer<'a> {
             }
             self.objects += usize::from(is_object);
         }
-        let weight = self.parts.text.len() - before + kept;
+        let weight = (self.parts.entries.len() - entries) * size_of::<Entry>() + self.parts.text.len() - before + kept;
         self.outbox.memory.adjust(bytes, weight);
         self.bytes += weight;
         if self.parts.entries.len() >= MOST || self.parts.text.len() >= FULL {
