@@ -28,14 +28,6 @@ pub struct Span {
 }
 
 impl Span {
-    pub fn len(&self) -> usize {
-        self.end.saturating_sub(self.start) as usize
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     pub fn of<'a>(&self, text: &'a [u8]) -> &'a [u8] {
         text.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
@@ -125,25 +117,15 @@ impl Head {
     /// The first header of that name, in any case.
     #[inline]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        let is_named = |(known, _): &&(Span, Span)| self.is_named(*known, name);
-        self.that_may_be(name).iter().find(is_named).map(|(_, value)| value.of(&self.text))
+        self.values(name).next()
     }
 
     /// The headers of that name, in any case, in wire order.
     #[inline]
-    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        let named = self.that_may_be(name).iter().filter(|(known, _)| self.is_named(*known, name));
-        named.map(|(_, value)| value.of(&self.text))
-    }
-
-    #[inline]
-    fn that_may_be(&self, name: &str) -> &[(Span, Span)] {
-        if self.names.may_have(name.as_bytes()) { &self.fields } else { &[] }
-    }
-
-    #[inline]
-    fn is_named(&self, known: Span, name: &str) -> bool {
-        known.len() == name.len() && known.of(&self.text).eq_ignore_ascii_case(name.as_bytes())
+    pub fn values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let that_may_be = if self.names.may_have(name.as_bytes()) { &self.fields[..] } else { &[] };
+        let is_named = |(known, _): &&(Span, Span)| known.of(&self.text).eq_ignore_ascii_case(name.as_bytes());
+        that_may_be.iter().filter(is_named).map(|(_, value)| value.of(&self.text))
     }
 
     /// Which names its headers may have.
@@ -269,7 +251,8 @@ mod tests {
             }
             let start = StartLine::Response { status: 200, reason: Span::default() };
             let head = Head::new(text, start, Pseudo::default(), Version::Http11, fields);
-            let expected: Vec<&[u8]> = names.iter().filter(|name| name.eq_ignore_ascii_case(&asked)).map(String::as_bytes).collect();
+            let named = names.iter().filter(|name| name.eq_ignore_ascii_case(&asked));
+            let expected: Vec<&[u8]> = named.map(String::as_bytes).collect();
             prop_assert_eq!(head.values(&asked).collect::<Vec<_>>(), expected.clone());
             prop_assert_eq!(head.header(&asked), expected.first().copied());
         }

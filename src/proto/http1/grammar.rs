@@ -52,9 +52,9 @@ pub(super) fn field_line(line: &[u8], space_before_colon: bool) -> Option<(&[u8]
 /// The same with its line break, from bytes that go on behind it: name, value and what goes on. None also where the line
 /// is not complete.
 pub(super) fn whole_field_line(input: &[u8], space_before_colon: bool) -> Option<(&[u8], &[u8], &[u8])> {
-    let (name, after_name) = input.split_at(input.iter().position(|&byte| !is_tchar(byte))?);
+    let (after_name, name) = token(input).ok()?;
     let after_name = if space_before_colon { trim_start(after_name) } else { after_name };
-    let value = after_name.strip_prefix(b":").filter(|_| !name.is_empty())?;
+    let value = after_name.strip_prefix(b":")?;
     // The end, or a byte that must not stand before it: see `field_content`.
     let end = memchr::memchr3(b'\n', b'\r', 0, value)?;
     match &value[end..] {
@@ -92,8 +92,8 @@ pub(super) fn content_length(element: &[u8]) -> Option<u64> {
         return None;
     }
     element.iter().try_fold(0u64, |length, &digit| {
-        let digit = u64::from(digit).checked_sub(b'0'.into()).filter(|digit| *digit < 10)?;
-        length.checked_mul(10)?.checked_add(digit)
+        let digit = (digit as char).to_digit(10)?;
+        length.checked_mul(10)?.checked_add(u64::from(digit))
     })
 }
 
