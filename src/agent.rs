@@ -119,7 +119,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
     let pipeline = Pipeline::new(settings, kernel.clone(), stats.clone(), memory, outbox, workers, clock)
         .with_processes(identity.processes())
         .with_secrets(secrets)
-        .with_ids_after(first_id());
+        .with_ids_from(first_id(), workers);
     let pipeline = Arc::new(pipeline.with_watch(watch));
     identity.scan();
     runtimes.wait_for_first_words(FIRST_WORDS);
@@ -158,7 +158,7 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
         }
     }
     drop(runtimes);
-    pipeline.pass(u64::MAX, |pass| {
+    pipeline.pass(0, u64::MAX, |pass| {
         // The workers look once a second.
         if kernel.lost_data() > 0 {
             pipeline.table.find_losses(0, 1, bpf::boot_time, &mut pass.env);

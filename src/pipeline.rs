@@ -24,10 +24,17 @@ pub struct Pipeline {
     pub progress: Progress,
     pub outbox: Outbox,
     pub watch: Watch,
-    ids: AtomicU64,
+    /// Exchanges numbered so far, by all workers or by each.
+    numbered: Vec<Numbered>,
+    first_id: u64,
     /// What to add to CLOCK_BOOTTIME to get nanoseconds since the epoch.
     boot_to_wall: AtomicI64,
 }
+
+/// Away from what other workers write to.
+#[derive(Default)]
+#[repr(align(128))]
+struct Numbered(AtomicU64);
 
 /// The wall clock must be set by as much before times follow it: reading two clocks differs by less.
 const CLOCK_STEP: i64 = 1_000_000;
@@ -53,7 +60,8 @@ impl Pipeline {
             progress: Progress::new(workers),
             outbox,
             watch: Watch::default(),
-            ids: AtomicU64::new(0),
+            numbered: vec![Numbered::default()],
+            first_id: 1,
             boot_to_wall: AtomicI64::new(boot_to_wall),
         }
     }
@@ -73,9 +81,9 @@ impl Pipeline {
         Pipeline { secrets, ..self }
     }
 
-    /// Numbers exchanges from there on, instead of from 1.
-    pub fn with_ids_after(self, id: u64) -> Pipeline {
-        Pipeline { ids: AtomicU64::new(id), ..self }
+    /// Numbers exchanges from there on, instead of from 1, and lets each of so many workers have numbers of its own.
+    pub fn with_ids_from(self, first_id: u64, workers: usize) -> Pipeline {
+        Pipeline { first_id, numbered: (0..workers.max(1)).map(|_| Numbered::default()).collect(), ..self }
     }
 
     /// The clocks' difference as before, unless the wall clock was set: so that times of one exchange fit together.
@@ -85,19 +93,21 @@ impl Pipeline {
         }
     }
 
-    /// Runs `work` with everything that a pass needs, then sends what came of it.
-    pub fn pass(&self, settled: u64, work: impl FnOnce(&mut Pass)) {
+    /// Runs `work` with everything that a pass of that worker needs, then sends what came of it.
+    pub fn pass(&self, worker: usize, settled: u64, work: impl FnOnce(&mut Pass)) {
         let settings = self.settings.read().expect("no thread panics with the settings locked").clone();
-        let mut next_id = || self.ids.fetch_add(1, Ordering::Relaxed) + 1;
+        let (own, of) = (worker % self.numbered.len(), self.numbered.len() as u64);
+        let mut next_id = || self.numbered[own].0.fetch_add(1, Ordering::Relaxed) * of + own as u64 + self.first_id;
         let env = Env {
             settings: &settings,
             processes: &self.processes,
             control: &*self.control,
             stats: &self.stats,
-            memory: &self.memory,
+            memory: self.memory.account(),
             secrets: &self.secrets,
             boot_to_wall: self.boot_to_wall.load(Ordering::Relaxed),
             settled,
+            worker,
             next_id: &mut next_id,
             packer: Some(self.outbox.packer()),
             records: Vec::new(),

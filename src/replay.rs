@@ -35,7 +35,7 @@ pub fn run(file: &Path, settings: Settings) -> Result<()> {
 
     let mut end = false;
     while !end && stdout_closed.is_empty() {
-        pipeline.pass(pipeline.progress.settled(), |pass| {
+        pipeline.pass(0, pipeline.progress.settled(), |pass| {
             end = loop {
                 match recording.next_frame() {
                     Ok(Some(Frame::Event(bytes))) => pass.event(bytes),
@@ -54,7 +54,7 @@ pub fn run(file: &Path, settings: Settings) -> Result<()> {
             pass.settle(0, 1, pipeline.progress.settled());
         });
     }
-    pipeline.pass(u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
+    pipeline.pass(0, u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
     drop(pipeline);
     let late = stores.join(LAST_WRITES);
     if let Some((name, left)) = late.first() {

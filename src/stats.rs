@@ -2,7 +2,7 @@
 //! the kernel's own counters, and shown when the agent ends.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::plugin::http_metrics::HttpMetrics;
@@ -42,8 +42,6 @@ impl Level {
 
 #[derive(Debug, Default)]
 pub struct Stats {
-    /// Exchanges that ended, whatever the rules made of them.
-    pub seen: Count,
     /// Records that a sink took.
     pub written: Count,
     /// Bytes of HTTP streams that were moved but did not arrive here.
@@ -71,7 +69,7 @@ pub struct Stats {
     /// Configurations that were read while the agent ran, and those of them that were refused.
     pub reloads: Count,
     pub refused_reloads: Count,
-    /// The same exchanges as `seen`, in detail.
+    /// Exchanges that ended, whatever the rules made of them.
     pub traffic: traffic::Traffic,
 }
 
@@ -119,6 +117,11 @@ impl Stats {
         self.stores.lock().expect("no thread panics with the stores locked").clone()
     }
 
+    /// Exchanges that ended, whatever the rules made of them.
+    pub fn seen(&self) -> u64 {
+        self.traffic.all()
+    }
+
     /// A count of losses, summed over the stores.
     pub fn lost(&self, count: fn(&StoreStats) -> &Count) -> u64 {
         self.stores().iter().map(|store| count(store).get()).sum()
@@ -134,7 +137,7 @@ impl Stats {
     fn write(&self, out: &mut impl fmt::Write, kernel: &crate::bpf::Counters) -> fmt::Result {
         let lost_by_stores: u64 = self.stores().iter().map(|store| store.lost()).sum();
         let lost = lost_by_stores + kernel.lost_data + kernel.lost_connections;
-        write!(out, "counters seen={} written={} lost={lost}", self.seen.get(), self.written.get())?;
+        write!(out, "counters seen={} written={} lost={lost}", self.seen(), self.written.get())?;
         let details = [
             ("lost.buffer_events", kernel.lost_data),
             ("lost.connection_events", kernel.lost_connections),
@@ -181,42 +184,23 @@ impl Stats {
 /// Bytes of captured data held in memory, against a ceiling.
 #[derive(Debug)]
 pub struct Memory {
-    held: AtomicUsize,
+    /// Below zero for moments: what one worker counts in late, another has given back.
+    held: AtomicIsize,
     ceiling: usize,
 }
 
 impl Memory {
     pub fn new(ceiling: usize) -> Memory {
-        Memory { held: AtomicUsize::new(0), ceiling }
+        Memory { held: AtomicIsize::new(0), ceiling }
     }
 
-    /// Counts bytes in; false, and nothing counted, when a quarter above the ceiling is reached: eviction is behind.
-    pub fn reserve(&self, bytes: usize) -> bool {
-        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes > self.ceiling + self.ceiling / 4 {
-            self.release(bytes);
-            return false;
-        }
-        true
+    /// For one worker's pass.
+    pub fn account(&self) -> Account<'_> {
+        Account { memory: self, change: 0 }
     }
 
     pub fn release(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// Counts in what is held for a moment, whatever the ceiling: `before` bytes have become `after`.
-    pub fn adjust(&self, before: usize, after: usize) {
-        if after > before {
-            self.held.fetch_add(after - before, Ordering::Relaxed);
-        } else {
-            self.release(before - after);
-        }
-    }
-
-    /// How many bytes to free to be well below the ceiling; 0 while it is not reached.
-    pub fn excess(&self) -> usize {
-        let held = self.held.load(Ordering::Relaxed);
-        if held > self.ceiling { held - self.ceiling * 7 / 8 } else { 0 }
+        self.held.fetch_sub(bytes as isize, Ordering::Relaxed);
     }
 
     pub fn ceiling(&self) -> usize {
@@ -224,7 +208,63 @@ impl Memory {
     }
 
     pub fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+        self.held.load(Ordering::Relaxed).max(0) as usize
+    }
+}
+
+/// A worker's part in [`Memory`]. What it counts in and out is told to the others in lots and in the end: a number that
+/// two CPUs write to at each event would cost them more than the event.
+#[derive(Debug)]
+pub struct Account<'a> {
+    memory: &'a Memory,
+    /// Not told yet.
+    change: isize,
+}
+
+impl Account<'_> {
+    /// What is not told to others is less, in bytes.
+    const LOT: usize = 64 << 10;
+
+    /// Counts bytes in; false, and nothing counted, when a quarter above the ceiling is reached: eviction is behind.
+    pub fn reserve(&mut self, bytes: usize) -> bool {
+        let ceiling = self.memory.ceiling;
+        if self.held().saturating_add(bytes) > ceiling + ceiling / 4 {
+            return false;
+        }
+        self.adjust(0, bytes);
+        true
+    }
+
+    pub fn release(&mut self, bytes: usize) {
+        self.adjust(bytes, 0);
+    }
+
+    /// Counts in what is held for a moment, whatever the ceiling: `before` bytes have become `after`.
+    pub fn adjust(&mut self, before: usize, after: usize) {
+        self.change += after as isize - before as isize;
+        if self.change.unsigned_abs() >= Account::LOT {
+            self.tell();
+        }
+    }
+
+    /// How many bytes to free to be well below the ceiling; 0 while it is not reached.
+    pub fn excess(&self) -> usize {
+        let (held, ceiling) = (self.held(), self.memory.ceiling);
+        if held > ceiling { held - ceiling * 7 / 8 } else { 0 }
+    }
+
+    fn held(&self) -> usize {
+        (self.memory.held.load(Ordering::Relaxed) + self.change).max(0) as usize
+    }
+
+    fn tell(&mut self) {
+        self.memory.held.fetch_add(std::mem::take(&mut self.change), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        self.tell();
     }
 }
 
@@ -235,12 +275,35 @@ mod tests {
     #[test]
     fn memory_has_a_ceiling() {
         let memory = Memory::new(1000);
-        assert!(memory.reserve(1000));
-        assert_eq!(memory.excess(), 0);
-        assert!(memory.reserve(250));
-        assert_eq!(memory.excess(), 375);
-        assert!(!memory.reserve(1));
-        memory.release(375);
-        assert_eq!((memory.excess(), memory.held()), (0, 875));
+        let mut account = memory.account();
+        assert!(account.reserve(1000));
+        assert_eq!(account.excess(), 0);
+        assert!(account.reserve(250));
+        assert_eq!(account.excess(), 375);
+        assert!(!account.reserve(1));
+        account.release(375);
+        assert_eq!(account.excess(), 0);
+        drop(account);
+        assert_eq!(memory.held(), 875);
+    }
+
+    #[test]
+    fn workers_hear_of_each_other_lot_by_lot() {
+        let memory = Memory::new(Account::LOT);
+        let (mut one, mut other) = (memory.account(), memory.account());
+        one.adjust(0, Account::LOT - 1);
+        assert_eq!((memory.held(), other.excess()), (0, 0));
+        one.adjust(0, 2);
+        assert_eq!(memory.held(), Account::LOT + 1);
+        assert!(other.excess() > 0);
+        other.release(Account::LOT);
+        assert_eq!((memory.held(), one.excess()), (1, 0));
+        // What is given back before it was counted in.
+        other.release(10);
+        drop(other);
+        assert_eq!(memory.held(), 0);
+        one.adjust(0, 9);
+        drop(one);
+        assert_eq!(memory.held(), 0);
     }
 }

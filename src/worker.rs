@@ -55,7 +55,7 @@ pub fn run(
             deadline.get_or_insert(now + LAST_READ);
         }
         let mut is_drained = true;
-        pipeline.pass(pipeline.progress.settled(), |pass| {
+        pipeline.pass(index, pipeline.progress.settled(), |pass| {
             let drained = reader.drain(PATIENCE, |bytes| {
                 events += 1;
                 if let Some(recorder) = &mut recorder {

@@ -19,7 +19,7 @@ use crate::plugin;
 use crate::proto::Head;
 use crate::proto::proxy::{self, Header};
 use crate::sink::queue::Packer;
-use crate::stats::{Memory, Stats};
+use crate::stats::{Account, Stats};
 use crate::tls::{self, KTLS, Library, Secrets, Uncovered};
 use crate::url;
 
@@ -53,12 +53,14 @@ pub struct Env<'a> {
     pub processes: &'a Processes,
     pub control: &'a dyn Control,
     pub stats: &'a Stats,
-    pub memory: &'a Memory,
+    pub memory: Account<'a>,
     pub secrets: &'a Secrets,
     /// What to add to CLOCK_BOOTTIME to get nanoseconds since the epoch.
     pub boot_to_wall: i64,
     /// All events up to this time (CLOCK_BOOTTIME) have been taken in.
     pub settled: u64,
+    /// Which worker this is.
+    pub worker: usize,
     /// Numbers exchanges.
     pub next_id: &'a mut dyn FnMut() -> u64,
     /// Where records go; none: they stay in `records`.
@@ -77,7 +79,7 @@ impl Env<'_> {
     /// Hands on what was added to `records`. `bytes`: what that weighs, counted in memory.
     pub(super) fn added(&mut self, bytes: usize) {
         match &mut self.packer {
-            Some(packer) => packer.add(&mut self.records, bytes),
+            Some(packer) => self.memory.adjust(bytes, packer.add(&mut self.records, bytes)),
             None => self.record_bytes += bytes,
         }
     }
@@ -136,7 +138,7 @@ pub(super) struct Conn {
     /// Key in the kernel's table.
     pub(super) socket: u64,
     id: u64,
-    /// Held bytes as last told to `Memory`.
+    /// Held bytes as last counted in [`Env::memory`].
     accounted: usize,
     /// Only time, or an event from another CPU, lets it go on.
     pub(super) is_waiting: bool,
@@ -813,8 +815,7 @@ impl Host for ConnHost<'_, '_> {
 
     fn finished(&mut self, exchange: Box<Exchange>) {
         *self.transactions += 1;
-        self.env.stats.seen.add(1);
-        self.env.stats.traffic.count(&exchange);
+        self.env.stats.traffic.count(self.env.worker, &exchange);
         self.hand_on(exchange);
     }
 

@@ -11,7 +11,7 @@ use crate::bpf::{Data, Event};
 use crate::config::Tapped;
 use crate::exchange::Nanos;
 
-const SHARDS: usize = 64;
+const SHARDS: usize = 256;
 
 /// Between the event of a call and its arrival in the buffer; a virtual CPU may be taken away in between.
 const SLACK: u64 = 50_000_000;
@@ -73,15 +73,20 @@ struct Shard {
     waiting: Vec<u64>,
 }
 
+/// Workers lock shards at each event: each has lines of the cache of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Locked(Mutex<Shard>);
+
 pub struct Table {
-    shards: Vec<Mutex<Shard>>,
+    shards: Vec<Locked>,
     /// Connections in all shards.
     len: AtomicUsize,
 }
 
 impl Default for Table {
     fn default() -> Table {
-        Table { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), len: AtomicUsize::new(0) }
+        Table { shards: (0..SHARDS).map(|_| Locked::default()).collect(), len: AtomicUsize::new(0) }
     }
 }
 
@@ -268,7 +273,7 @@ impl Table {
         lock(&self.shards[(id >> 10) as usize % SHARDS])
     }
 
-    fn share(&self, worker: usize, workers: usize) -> impl Iterator<Item = &Mutex<Shard>> {
+    fn share(&self, worker: usize, workers: usize) -> impl Iterator<Item = &Locked> {
         self.shards.iter().skip(worker).step_by(workers.max(1))
     }
 }
@@ -280,8 +285,8 @@ fn note_waiting(waiting: &mut Vec<u64>, conn: &mut Conn, id: u64) {
     }
 }
 
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().expect("no thread panics with a shard locked")
+fn lock(shard: &Locked) -> MutexGuard<'_, Shard> {
+    shard.0.lock().expect("no thread panics with a shard locked")
 }
 
 /// The event of its opening was lost: the kernel may still have it.

@@ -112,10 +112,11 @@ impl Bench {
             processes: &self.processes,
             control: &self.control,
             stats: &self.stats,
-            memory: &self.memory,
+            memory: self.memory.account(),
             secrets: &self.secrets,
             boot_to_wall: self.boot_to_wall,
             settled: self.settled,
+            worker: 0,
             next_id: &mut next_id,
             packer: None,
             records: Vec::new(),
@@ -409,10 +410,10 @@ fn over_its_memory_the_oldest_bodies_go_and_say_so() {
     bench.open(10);
     let request = [b"POST /0 HTTP/1.1\r\nContent-Length: 11000\r\n\r\n".to_vec(), vec![b'x'; 11_000]].concat();
     bench.received(0, &request, 11);
-    let excess = bench.memory.excess();
+    let excess = bench.memory.account().excess();
     assert!(excess > 0);
     bench.work(|table, env| table.evict(excess, env));
-    assert_eq!(bench.memory.excess(), 0);
+    assert_eq!(bench.memory.account().excess(), 0);
     bench.sent(0, OK, 12);
     assert_eq!(bench.exchanges[0].missing, [Missing::RequestBodyOverMemory]);
     bench.close(OK.len() as u32, request.len() as u32, 20);

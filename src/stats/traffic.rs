@@ -1,7 +1,7 @@
 //! Transactions, counted as they end: by direction, protocol and status, with their durations and bytes.
 //!
 //! One costs a few additions. Nothing is locked, and what workers add to lies apart, so that they do not take lines of
-//! each other's caches: the connection decides the shard, and one worker at a time has a connection.
+//! each other's caches.
 
 use super::Count;
 use crate::exchange::{Direction, Exchange, Protocol};
@@ -73,12 +73,10 @@ struct Counts {
 }
 
 impl Traffic {
-    /// Counts a transaction that has ended.
-    pub fn count(&self, exchange: &Exchange) {
-        let connection = &exchange.connection;
-        // As of the connection table: the low bits of an id's time differ.
-        let shard = &self.shards[(connection.id >> 10) as usize % SHARDS];
-        let counts = &shard.directions[direction(connection.direction)][protocol(exchange.protocol)];
+    /// Counts a transaction that has ended, of which that worker saw the end.
+    pub fn count(&self, worker: usize, exchange: &Exchange) {
+        let direction = direction(exchange.connection.direction);
+        let counts = &self.shards[worker % SHARDS].directions[direction][protocol(exchange.protocol)];
         counts.statuses[status(exchange)].add(1);
         counts.sent.add(exchange.bytes_sent().unwrap_or(0));
         counts.received.add(exchange.bytes_received().unwrap_or(0));
@@ -91,6 +89,12 @@ impl Traffic {
     /// Transactions, by the indices of [`DIRECTIONS`], [`PROTOCOLS`] and [`STATUSES`].
     pub fn transactions(&self, direction: usize, protocol: usize, status: usize) -> u64 {
         self.sum(direction, protocol, |counts| counts.statuses[status].get())
+    }
+
+    /// Transactions of all kinds.
+    pub fn all(&self) -> u64 {
+        let counts = self.shards.iter().flat_map(|shard| shard.directions.iter().flatten());
+        counts.flat_map(|counts| &counts.statuses).map(Count::get).sum()
     }
 
     pub fn durations(&self, direction: usize, protocol: usize) -> Durations {
@@ -160,9 +164,9 @@ mod tests {
         let (request, response) = (exchange.request.as_mut().unwrap(), exchange.response.as_mut().unwrap());
         (request.first_byte, response.last_byte) = (1_000, 1_000 + BOUNDS[2]);
         let (sent, received) = (exchange.bytes_sent().unwrap(), exchange.bytes_received().unwrap());
-        traffic.count(&exchange);
+        traffic.count(0, &exchange);
         let statuses: Vec<u64> = (0..STATUSES.len()).map(|status| traffic.transactions(0, 0, status)).collect();
-        assert_eq!(statuses, [0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!((statuses, traffic.all()), (vec![0, 0, 0, 1, 0, 0, 0], 1));
         let mut buckets = [0; BOUNDS.len() + 1];
         buckets[2] = 1;
         assert_eq!(traffic.durations(0, 0), Durations { buckets, nanos: BOUNDS[2] }, "a bound belongs to its bucket");
@@ -174,7 +178,7 @@ mod tests {
     #[test]
     fn one_side_alone_has_no_duration() {
         let traffic = Traffic::default();
-        traffic.count(&ingress().request("GET / HTTP/1.1\n", ""));
+        traffic.count(0, &ingress().request("GET / HTTP/1.1\n", ""));
         assert_eq!(traffic.transactions(0, 0, NONE), 1);
         assert_eq!(traffic.durations(0, 0), Durations::default());
     }
@@ -185,7 +189,7 @@ mod tests {
         let mut exchange = ingress().request("GET / HTTP/1.1\n", "").response("HTTP/1.1 200 OK\n", "");
         exchange.request.as_mut().unwrap().first_byte = 0;
         exchange.response.as_mut().unwrap().last_byte = u64::MAX / 2;
-        traffic.count(&exchange);
+        traffic.count(0, &exchange);
         assert_eq!(traffic.durations(0, 0).buckets[BOUNDS.len()], 1);
     }
 }

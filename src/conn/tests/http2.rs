@@ -102,7 +102,7 @@ fn a_long_call_is_told_of_while_it_is_open() {
         let body = &exchange.request.as_ref().unwrap().body;
         assert_eq!((body.kept.len(), body.grpc.as_ref().unwrap().count()), (0, Some(1)));
     }
-    assert_eq!(bench.stats.seen.get(), 0);
+    assert_eq!(bench.stats.seen(), 0);
     let end = headers(1, END_STREAM, ":status: 200\ncontent-type: application/grpc\ngrpc-status: 0");
     bench.sent(0, &[settings(), end, reset(1, 0)].concat(), 25 * SECOND);
     bench.settle(26 * SECOND);

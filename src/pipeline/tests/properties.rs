@@ -266,7 +266,7 @@ struct World<'a> {
 impl World<'_> {
     /// A worker takes in so many events, or all there are.
     fn read(&self, cpu: usize, most: usize) {
-        self.pipeline.pass(self.pipeline.progress.settled(), |pass| {
+        self.pipeline.pass(0, self.pipeline.progress.settled(), |pass| {
             let mut left = most;
             loop {
                 if left == 0 {
@@ -284,7 +284,7 @@ impl World<'_> {
     }
 
     fn tick(&mut self) {
-        self.pipeline.pass(self.pipeline.progress.settled(), |pass| {
+        self.pipeline.pass(0, self.pipeline.progress.settled(), |pass| {
             let lost = self.pipeline.control.lost_events();
             for worker in 0..self.cpus {
                 self.pipeline.table.tick(worker, self.cpus, self.now, &mut pass.env);

@@ -89,7 +89,7 @@ fn written(redact: &str) -> String {
     let (outbox, sinks) = Outbox::start(vec![written], memory.clone(), stats.clone(), &closed).unwrap();
     let settings = config::parse("test", settings(redact).as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
     let pipeline = Pipeline::new(settings, Arc::new(NoControl), stats, memory, outbox, 1, 0);
-    pipeline.pass(u64::MAX, |pass| {
+    pipeline.pass(0, u64::MAX, |pass| {
         let mut times = 1..;
         let mut time = || times.next().expect("there is always a later time");
         pass.event(&open(1 << 10, time()));
@@ -101,7 +101,7 @@ fn written(redact: &str) -> String {
         }
         pass.event(&data(1 << 10, 0, 1, &response, time()));
     });
-    pipeline.pass(u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
+    pipeline.pass(0, u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
     drop(pipeline);
     assert!(sinks.join(Duration::from_secs(60)).is_empty(), "the sink did not end");
     let bytes = std::mem::take(&mut *end.0.lock().unwrap());

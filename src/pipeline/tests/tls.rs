@@ -48,7 +48,7 @@ fn closed_connections_leave_nothing_behind() {
         for number in 1..=MANY {
             let (id, time) = (number << 10, number * MS);
             let wire = &wires[number as usize % wires.len()];
-            pipeline.pass(time, |pass| {
+            pipeline.pass(0, time, |pass| {
                 let ends_at = talk(pass, wire, (id, time));
                 // The secrets of some connections never come.
                 if !number.is_multiple_of(3) {
@@ -63,7 +63,7 @@ fn closed_connections_leave_nothing_behind() {
         }
         assert!(!pipeline.secrets.is_empty());
         let end = MANY * MS + 2 * MINUTE;
-        pipeline.pass(end, |pass| {
+        pipeline.pass(0, end, |pass| {
             pass.settle(0, 1, end);
             pipeline.table.tick(0, 1, end, &mut pass.env);
         });
@@ -78,7 +78,7 @@ fn the_library_is_that_of_the_process() {
     let wire = wire("TLS13_AES_128_GCM_SHA256");
     for (process, library) in [(u32::MAX, Some("gnutls")), (7, None)] {
         let exchanges = run(1 << 20, |pipeline| {
-            pipeline.pass(0, |pass| {
+            pipeline.pass(0, 0, |pass| {
                 wire.secrets.iter().for_each(|secret| pipeline.secrets.put(1, secret.clone()));
                 pipeline.secrets.libraries.saw(process, Library::GnuTls, 1);
                 talk(pass, &wire, (1 << 10, 1));

@@ -105,8 +105,9 @@ impl<'a> Packer<'a> {
         Packer { outbox, ends, formatter, parts: Parts::default(), objects: 0, bytes: 0 }
     }
 
-    /// Takes all of the records. `bytes`: what they weigh, counted in memory; from now on that is the packer's business.
-    pub fn add(&mut self, records: &mut Vec<Record>, bytes: usize) {
+    /// Takes all of the records. `bytes`: what they weigh, counted in memory. Answers what there is to be counted instead;
+    /// from then on that is the packer's business.
+    pub fn add(&mut self, records: &mut Vec<Record>, bytes: usize) -> usize {
         if self.parts.entries.capacity() == 0 {
             self.parts = self.outbox.spare.take();
         }
@@ -125,11 +126,11 @@ impl<'a> Packer<'a> {
             self.objects += usize::from(is_object);
         }
         let weight = (self.parts.entries.len() - entries) * size_of::<Entry>() + self.parts.text.len() - before + kept;
-        self.outbox.memory.adjust(bytes, weight);
         self.bytes += weight;
         if self.parts.entries.len() >= MOST || self.parts.text.len() >= FULL {
             self.send();
         }
+        weight
     }
 
     /// Sends what there is. Never waits, unless the outbox was told to be patient.
@@ -230,8 +231,8 @@ mod tests {
         let (outbox, threads) = outbox(&stores, &memory);
         let mut packer = outbox.packer();
         for record in make() {
-            memory.adjust(0, 1000);
-            packer.add(&mut vec![record], 1000);
+            let weight = packer.add(&mut vec![record], 1000);
+            memory.account().adjust(0, weight);
         }
         packer.send();
         drop(packer);
@@ -329,8 +330,8 @@ mod tests {
         for pass in 1..=20 {
             let mut packer = outbox.packer();
             for _ in 0..1000 {
-                memory.adjust(0, 1000);
-                packer.add(&mut vec![usual().record(Level::Full, Format::Json)], 1000);
+                let weight = packer.add(&mut vec![usual().record(Level::Full, Format::Json)], 1000);
+                memory.account().adjust(0, weight);
                 assert!(packer.parts.entries.len() < MOST && packer.parts.text.len() < FULL);
             }
             packer.send();
