@@ -44,6 +44,24 @@ impl Direction {
     }
 }
 
+/// Keys and values, shared by the records that have the same; of most, none, which costs nothing to share.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TagList(Option<Arc<Vec<(String, String)>>>);
+
+impl From<Vec<(String, String)>> for TagList {
+    fn from(tags: Vec<(String, String)>) -> TagList {
+        TagList((!tags.is_empty()).then(|| Arc::new(tags)))
+    }
+}
+
+impl std::ops::Deref for TagList {
+    type Target = [(String, String)];
+
+    fn deref(&self) -> &[(String, String)] {
+        self.0.as_ref().map_or(&[], |tags| tags)
+    }
+}
+
 /// One end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
@@ -262,10 +280,15 @@ impl Exchange {
         self.duration().map(millis)
     }
 
-    /// First byte of the request to first byte of the response, in milliseconds.
-    pub fn ttfb_ms(&self) -> Option<f64> {
+    /// First byte of the request to first byte of the response; none unless both were seen.
+    pub fn ttfb(&self) -> Option<Nanos> {
         let (request, response) = (self.request.as_ref()?, self.response.as_ref()?);
-        Some(millis(response.first_byte.saturating_sub(request.first_byte)))
+        Some(response.first_byte.saturating_sub(request.first_byte))
+    }
+
+    /// The same in milliseconds.
+    pub fn ttfb_ms(&self) -> Option<f64> {
+        self.ttfb().map(millis)
     }
 }
 
@@ -335,13 +358,13 @@ pub enum Record {
         max_body_bytes: usize,
         /// What to mask in bodies; heads have been.
         redact: Option<Arc<Redact>>,
-        tags: Arc<Vec<(String, String)>>,
+        tags: TagList,
     },
     /// What `report_usage` tells of an exchange, with values of these headers. It has no bodies.
     Usage {
         exchange: Box<Exchange>,
         headers: Arc<[Box<str>]>,
-        tags: Arc<Vec<(String, String)>>,
+        tags: TagList,
     },
     Connection(Box<ConnectionEvent>),
     Artifact(Box<Artifact>),

@@ -14,12 +14,14 @@ use std::sync::{Arc, RwLock};
 mod answers;
 mod map;
 mod runtime;
+mod source;
 #[cfg(test)]
 mod tests;
 
 pub use answers::DnsNames;
 pub use map::NameMap;
 pub use runtime::{Pods, RuntimeNames, RuntimeView};
+pub use source::Source;
 
 use crate::exchange::{Container, Pod};
 
@@ -29,28 +31,28 @@ pub struct Names {
     pub network: Arc<NetworkNames>,
     /// Of its mount namespace.
     pub hosts: Option<Arc<NameMap>>,
-    pub pods: Option<Arc<RwLock<Arc<Pods>>>>,
+    pub pods: Option<Arc<Source<Pods>>>,
 }
 
 impl Names {
     /// The one name of that address, from the first source that has one.
     pub fn of(&self, ip: IpAddr) -> Option<Arc<str>> {
         let ip = ip.to_canonical();
-        let runtime = || self.network.runtime.read().expect(LOCK).of(ip).cloned();
+        let runtime = || self.network.runtime.read()?.of(ip).cloned();
         let hosts = || self.hosts.as_ref()?.of(ip).cloned();
         let answers = || self.network.dns.of(ip);
-        let pods = || self.pods.as_ref()?.read().expect(LOCK).names.of(ip).cloned();
+        let pods = || self.pods.as_ref()?.read()?.names.of(ip).cloned();
         runtime().or_else(hosts).or_else(answers).or_else(pods)
     }
 
     /// The one container that has that address.
     pub fn container(&self, ip: IpAddr) -> Option<Arc<Container>> {
-        self.network.runtime.read().expect(LOCK).container(ip.to_canonical()).cloned()
+        self.network.runtime.read()?.container(ip.to_canonical()).cloned()
     }
 
     /// The one pod that has that address.
     pub fn pod(&self, ip: IpAddr) -> Option<Arc<Pod>> {
-        self.pods.as_ref()?.read().expect(LOCK).of(ip.to_canonical()).cloned()
+        self.pods.as_ref()?.read()?.of(ip.to_canonical()).cloned()
     }
 
     /// Whether `name`, in any case, is known, and to no source as one of that address.
@@ -58,10 +60,10 @@ impl Names {
         let Some(name) = Lower::of(name) else { return false };
         let (name, ip) = (name.as_str(), ip.to_canonical());
         let stands_for = [
-            self.network.runtime.read().expect(LOCK).stands_for(name, ip),
+            self.network.runtime.read().and_then(|runtime| runtime.stands_for(name, ip)),
             self.hosts.as_ref().and_then(|hosts| hosts.stands_for(name, ip)),
             self.network.dns.stands_for(name, ip),
-            self.pods.as_ref().and_then(|pods| pods.read().expect(LOCK).names.stands_for(name, ip)),
+            self.pods.as_ref().and_then(|pods| pods.read()?.names.stands_for(name, ip)),
         ];
         stands_for.contains(&Some(false)) && !stands_for.contains(&Some(true))
     }
@@ -87,14 +89,17 @@ impl Eq for Names {}
 /// What is known within one network namespace.
 #[derive(Debug, Default)]
 pub struct NetworkNames {
-    runtime: RwLock<RuntimeView>,
+    runtime: Source<RuntimeView>,
     pub dns: DnsNames,
 }
 
 impl NetworkNames {
     /// From now on the container runtime says this.
     pub fn set_runtime(&self, names: RuntimeView) {
-        *self.runtime.write().expect(LOCK) = names;
+        self.runtime.change(|runtime| {
+            *runtime = names;
+            !runtime.is_empty()
+        });
     }
 }
 

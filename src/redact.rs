@@ -27,6 +27,8 @@ pub struct Redact {
     headers: Vec<(Box<str>, Kind)>,
     /// Those in `headers`.
     names: Names,
+    /// Those of them that may be masked where nothing has an `@`.
+    secrets: Names,
     /// Names of parameters, in URLs and in forms.
     query: Vec<Box<str>>,
     json: Vec<Path>,
@@ -78,8 +80,12 @@ impl Redact {
                 None => all.push((name, Kind::Whole)),
             }
         }
-        let names = all.iter().fold(Names::default(), |names, (name, _)| names.with(name.as_bytes()));
-        Redact { headers: all, names, query, json, patterns }
+        let those = |is_meant: fn(Kind) -> bool| {
+            let names = all.iter().filter(|(_, kind)| is_meant(*kind));
+            names.fold(Names::default(), |names, (name, _)| names.with(name.as_bytes()))
+        };
+        let (names, secrets) = (those(|_| true), those(|kind| kind != Kind::Url));
+        Redact { headers: all, names, secrets, query, json, patterns }
     }
 
     /// Whether anything in a body may be masked.
@@ -96,17 +102,21 @@ impl Redact {
 
     fn message(&self, message: &mut Message) {
         let head = &mut message.head;
-        match &mut head.start {
-            StartLine::Request { target, .. } => {
-                self.in_place(&mut head.text, target, |target| {
-                    let len = line::mask_user(target);
-                    line::mask_parameters(&mut target[..len], &self.query, line::After::Mark)
-                });
+        // A look at the head as a whole: users in URLs are rare, and else what is secret has its name.
+        let is_all = self.looks_at_values() || memchr::memchr(b'@', &head.text).is_some();
+        if is_all {
+            match &mut head.start {
+                StartLine::Request { target, .. } => {
+                    self.in_place(&mut head.text, target, |target| {
+                        let len = line::mask_user(target);
+                        line::mask_parameters(&mut target[..len], &self.query, line::After::Mark)
+                    });
+                }
+                StartLine::Response { reason, .. } => self.in_place(&mut head.text, reason, |reason| reason.len()),
             }
-            StartLine::Response { reason, .. } => self.in_place(&mut head.text, reason, |reason| reason.len()),
+            self.in_place(&mut head.text, &mut head.pseudo.authority, line::mask_user);
         }
-        self.in_place(&mut head.text, &mut head.pseudo.authority, line::mask_user);
-        if self.looks_at_values() || self.names.may_meet(head.names()) {
+        if is_all || self.secrets.may_meet(head.names()) {
             self.fields(&mut head.text, &mut head.fields);
         }
         if let Some(trailers) = &mut message.trailers {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::filters::Filters;
-use crate::exchange::{BodyEncoding, ContainerFacts, Format, Level};
+use crate::exchange::{BodyEncoding, ContainerFacts, Format, Level, TagList};
 use crate::redact::Redact;
 use crate::rules::{CompiledRule, Sample};
 
@@ -103,7 +103,7 @@ pub enum TapDirection {
 #[derive(Debug, Clone, Default)]
 pub struct Tags {
     /// Those whose values are the same for all: from the agent's environment.
-    fixed: Arc<Vec<(String, String)>>,
+    fixed: TagList,
     /// Those that the watched process's container has or has not.
     looked_up: Vec<Tag>,
 }
@@ -268,7 +268,7 @@ impl Store {
 
 impl Tags {
     pub fn new(fixed: Vec<(String, String)>, looked_up: Vec<Tag>) -> Tags {
-        Tags { fixed: Arc::new(fixed), looked_up }
+        Tags { fixed: fixed.into(), looked_up }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -281,13 +281,13 @@ impl Tags {
     }
 
     /// Keys and values for a process in that container; a label that it lacks gives no tag.
-    pub fn of(&self, container: Option<&ContainerFacts>) -> Arc<Vec<(String, String)>> {
+    pub fn of(&self, container: Option<&ContainerFacts>) -> TagList {
         let found = self.looked_up.iter().filter_map(|tag| Some((tag.key.clone(), tag.value(container?)?.to_owned())));
         let mut found = found.peekable();
         if found.peek().is_none() {
             return self.fixed.clone();
         }
-        Arc::new(self.fixed.iter().cloned().chain(found).collect())
+        self.fixed.iter().cloned().chain(found).collect::<Vec<_>>().into()
     }
 }
 

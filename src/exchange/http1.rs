@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::pairing::{Gap, Host, Open, Side, State, aborted, unseen};
-use super::{Connection, Exchange, Message, Missing, Nanos, Protocol};
+use super::{Connection, Message, Missing, Nanos, Protocol};
 use crate::conn::Why;
 use crate::proto::http1::{Asked, Decoder, Finish, Looks, looks_like_request, looks_like_response, wants_upgrade};
 use crate::proto::{Head, Step, Trailers};
@@ -296,7 +296,7 @@ impl Http1 {
     /// When the oldest open exchange with a body began.
     pub fn oldest_body(&self) -> Option<Nanos> {
         let open = self.open.iter().find(|open| open.kept() > 0)?;
-        open.request.as_ref().or(open.response.as_ref()).map(|message| message.first_byte)
+        open.exchange.request.as_ref().or(open.exchange.response.as_ref()).map(|message| message.first_byte)
     }
 
     fn lane(&self, side: Side) -> &Lane {
@@ -319,7 +319,7 @@ impl Http1 {
     }
 
     fn awaits_leave(&self) -> bool {
-        self.open.back().is_some_and(|open| open.may_leave && open.request_done && open.response.is_none())
+        self.open.back().is_some_and(|open| open.may_leave && open.request_done && open.exchange.response.is_none())
     }
 
     /// The exchange that this side's open message belongs to.
@@ -361,7 +361,7 @@ impl Http1 {
     /// body, and where the body would begin the next response does. Where that was lost, another one shows it.
     fn was_answer_to_head(&self, data: &[u8]) -> bool {
         let Some(open) = self.unanswered().and_then(|at| self.open.get(at)) else { return false };
-        let is_without_body = open.response.as_ref().is_some_and(|response| response.body.wire_bytes == 0);
+        let is_without_body = open.exchange.response.as_ref().is_some_and(|response| response.body.wire_bytes == 0);
         let is_doubtful = self.response.in_message && !open.is_paired() && (is_without_body || open.has_gap);
         is_doubtful && looks_like_response(data) == Looks::Yes
     }
@@ -404,9 +404,12 @@ impl Http1 {
                 return at;
             }
             let time = if at < old { since } else { self.lane(side).latest };
+            // Which only a response's head depends on.
             let asked = match side {
-                Side::Request => Asked::Normal,
-                Side::Response => self.asker(host, connection, time).map_or(Asked::Normal, |at| self.open[at].asked()),
+                Side::Response if !self.response.in_message => {
+                    self.asker(host, connection, time).map_or(Asked::Normal, |at| self.open[at].asked())
+                }
+                _ => Asked::Normal,
             };
             let lane = self.lane_mut(side);
             match lane.decoder.step(rest, asked) {
@@ -448,17 +451,19 @@ impl Http1 {
         self.make_room(host, connection);
         self.heads += head.weight();
         // In one call with the end of the request before, to which no response had begun.
-        let did_not_wait = self.request.follows && self.open.back().is_some_and(|last| last.response.is_none());
+        let did_not_wait =
+            self.request.follows && self.open.back().is_some_and(|last| last.exchange.response.is_none());
         if time <= self.answered || did_not_wait {
             self.doubt(true, false);
         }
         let wanted = host.body_wanted(Some(&head), None);
         let may_leave = head.method() == b"CONNECT" || wants_upgrade(&head);
-        let mut open = Open { began: time, wanted, may_leave, after_loss: self.request.lost, ..Open::default() };
+        let after_loss = self.request.lost;
+        let mut open = Open { began: time, wanted, may_leave, after_loss, ..Open::new(connection, Protocol::Http1) };
         if self.pipelines && self.lossy {
             open.miss(Missing::PairingUncertain);
         }
-        open.request = Some(Message::begin(head, time, self.request.latest));
+        open.exchange.request = Some(Message::begin(head, time, self.request.latest));
         self.open.push_back(open);
         self.request.in_message = true;
         self.request.lost = false;
@@ -475,8 +480,9 @@ impl Http1 {
             Some(at) => at,
             None => {
                 let at = self.unanswered().unwrap_or(self.open.len());
-                let missing = vec![Missing::Request];
-                self.open.insert(at, Open { began: time, request_done: true, missing, ..Open::default() });
+                let mut open = Open { began: time, request_done: true, ..Open::new(connection, Protocol::Http1) };
+                open.miss(Missing::Request);
+                self.open.insert(at, open);
                 at
             }
         };
@@ -489,20 +495,20 @@ impl Http1 {
         // were lost before the first one seen nothing may tell: that requests were lost does.
         let is_first = self.response.lost_at == 0;
         let is_before_loss = self.open[at].began <= self.response.lost_at || is_first && self.request.lost;
-        if self.response.lost && self.open[at].request.is_some() && is_before_loss {
+        if self.response.lost && self.open[at].exchange.request.is_some() && is_before_loss {
             self.open[at].miss(Missing::PairingUncertain);
         }
         self.response.lost = false;
         self.response.in_message = true;
         self.heads += head.weight();
         let open = &mut self.open[at];
-        open.wanted = host.body_wanted(open.request.as_ref().map(|request| &request.head), Some(&head));
+        open.wanted = host.body_wanted(open.exchange.request.as_ref().map(|request| &request.head), Some(&head));
         if open.wanted == 0
-            && let Some(request) = &mut open.request
+            && let Some(request) = &mut open.exchange.request
         {
             host.release(std::mem::take(&mut request.body.kept).len());
         }
-        open.response = Some(Message::begin(head, time, latest));
+        open.exchange.response = Some(Message::begin(head, time, latest));
     }
 
     fn message_done(
@@ -524,18 +530,21 @@ impl Http1 {
                 message.trailers = trailers;
             }
         }
-        let status = open.response.as_ref().map_or(0, |response| response.head.status());
+        let status = open.exchange.response.as_ref().map_or(0, |response| response.head.status());
         let leaves =
             side == Side::Response && (status == 101 || open.asked() == Asked::Connect && (200..300).contains(&status));
-        let has_body = open.response.as_ref().is_some_and(|response| response.body.wire_bytes > 0);
+        let has_body = open.exchange.response.as_ref().is_some_and(|response| response.body.wire_bytes > 0);
         if side == Side::Response && has_body && !open.is_paired() {
             // What was taken for a body may have been the next responses.
             (self.response.lost, self.response.lost_at) = (true, latest);
         }
-        if leaves && status == 101 && open.response.as_ref().is_some_and(|response| upgrades_to_http2(&response.head)) {
+        if leaves
+            && status == 101
+            && open.exchange.response.as_ref().is_some_and(|response| upgrades_to_http2(&response.head))
+        {
             self.state = State::Upgraded;
             // It is answered in HTTP/2; this response only says so.
-            let response = open.response.take().expect("its status was just read");
+            let response = open.exchange.response.take().expect("its status was just read");
             self.heads = self.heads.saturating_sub(response.head.weight());
             (open.request_done, open.response_done) = (true, false);
             return;
@@ -563,8 +572,10 @@ impl Http1 {
             // The server will say what it thinks of it.
             Side::Request => {
                 self.make_room(host, connection);
-                let (began, missing) = (self.request.latest, vec![Missing::RequestMalformed]);
-                self.open.push_back(Open { began, request_done: true, missing, ..Open::default() });
+                let began = self.request.latest;
+                let mut open = Open { began, request_done: true, ..Open::new(connection, Protocol::Http1) };
+                open.miss(Missing::RequestMalformed);
+                self.open.push_back(open);
             }
             Side::Response if self.state == State::Unrecognised => self.state = State::NotHttp,
             Side::Response => {
@@ -649,23 +660,13 @@ impl Http1 {
         self.response.lose_sync(self.request.latest);
     }
 
-    fn hand_out(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, mut open: Open) {
+    fn hand_out(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, open: Open) {
         // Bytes that were never answered in HTTP and never were HTTP.
-        if open.request.is_none() && open.response.is_none() {
+        if open.is_empty() {
             return;
         }
-        open.mark_truncated();
-        open.take_trailers();
         self.heads = self.heads.saturating_sub(open.heads());
-        host.finished(Box::new(Exchange {
-            id: 0,
-            connection: connection.clone(),
-            protocol: Protocol::Http1,
-            stream: None,
-            request: open.request,
-            response: open.response,
-            missing: open.missing,
-        }));
+        host.finished(open.finish(connection));
     }
 }
 

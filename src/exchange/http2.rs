@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::pairing::{Gap, Host, Open, Side, State};
-use super::{Connection, Exchange, Message, Missing, Nanos, Protocol, StreamInfo};
+use super::{Connection, Message, Missing, Nanos, Protocol, StreamInfo};
 use crate::proto::http2::{self, Decoder, Step, into_trailers, may_be_trailers};
 use crate::proto::{Head, Trailers};
 
@@ -33,14 +33,12 @@ impl Lane {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Stream {
+    /// Its exchange has an id once it was reported while open.
     open: Open,
-    pushed: bool,
     /// Nothing of it follows: it goes out once all that came before is taken in.
     over: Option<Nanos>,
-    /// The id under which it was reported while open, or 0.
-    reported: u64,
     /// The block taken for the response's head had no status, so that another one may be it.
     is_unsure: bool,
     /// Of the request and of the response: since when nothing was heard of it after bytes of its side were lost, its end
@@ -84,9 +82,10 @@ impl Http2 {
     pub(super) fn upgraded(request: Option<Open>) -> Http2 {
         let mut http = Http2::new();
         http.newest = 1;
-        if let Some(open) = request {
+        if let Some(mut open) = request {
             http.heads = open.heads();
-            http.streams.insert(1, Stream { open, ..Stream::default() });
+            open.exchange.protocol = Protocol::Http2;
+            http.streams.insert(1, Stream::with(open, 1));
         }
         http
     }
@@ -214,14 +213,14 @@ impl Http2 {
     /// The connection is gone, or the agent stops (`stopping`): hands out what is open, marked.
     pub fn close(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, stopping: bool) {
         let goaway = self.goaway.filter(|&code| code != 0);
-        while let Some((id, mut stream)) = self.streams.pop_first() {
+        while let Some((_, mut stream)) = self.streams.pop_first() {
             if stream.over.is_none() && stopping {
                 stream.open.miss(Missing::AgentStopped);
             }
             if let Some(code) = goaway.filter(|_| stream.over.is_none()) {
                 stream.open.miss(Missing::GoAway(code));
             }
-            self.hand_out(host, connection, id, stream);
+            self.hand_out(host, connection, stream);
         }
         self.request.buffer = Vec::new();
         self.response.buffer = Vec::new();
@@ -239,20 +238,11 @@ impl Http2 {
 
     /// Tells of gRPC calls that began before that time and go on.
     pub fn report_open(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, before: Nanos) {
-        for (&id, stream) in &mut self.streams {
+        for stream in self.streams.values_mut() {
             if stream.over.is_some() || stream.open.began > before || !stream.open.is_grpc() {
                 continue;
             }
-            let (request, response, missing) = stream.open.report();
-            stream.reported = host.still_open(Box::new(Exchange {
-                id: stream.reported,
-                connection: connection.clone(),
-                protocol: Protocol::Http2,
-                stream: Some(StreamInfo { id, pushed: stream.pushed }),
-                request,
-                response,
-                missing,
-            }));
+            stream.open.exchange.id = host.still_open(stream.open.report(connection));
         }
     }
 
@@ -375,7 +365,7 @@ impl Http2 {
 
     fn request_head(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, id: u32, block: Block) {
         if let Some(stream) = self.streams.get(&id)
-            && stream.open.request.is_some()
+            && stream.open.exchange.request.is_some()
         {
             let complete = block.complete;
             return self.trailers(host, connection, Side::Request, id, (into_trailers(block.head), complete));
@@ -390,19 +380,19 @@ impl Http2 {
             self.unseen.end = self.unseen.end.min(id);
             self.make_room(host, connection);
         }
-        self.begin(host, id, block);
+        self.begin(host, connection, id, block);
         let stream = self.streams.get_mut(&id).expect("it was just inserted");
         if stream.open.response_done && stream.open.request_done {
             self.finish(host, connection, id);
-        } else if stream.open.response.is_some() {
+        } else if stream.open.exchange.response.is_some() {
             self.leave_http(host, connection, id);
         }
     }
 
     /// The request of a stream is there.
-    fn begin(&mut self, host: &mut dyn Host, id: u32, block: Block) {
+    fn begin(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, id: u32, block: Block) {
         let latest = self.request.latest;
-        let stream = self.streams.entry(id).or_default();
+        let stream = self.streams.entry(id).or_insert_with(|| Stream::new(connection, id));
         let open = &mut stream.open;
         open.began = block.began;
         let head = block.head;
@@ -410,8 +400,8 @@ impl Http2 {
             open.miss(Missing::RequestHeadersUnknown);
         }
         self.heads += head.weight();
-        open.wanted = host.body_wanted(Some(&head), open.response.as_ref().map(|response| &response.head));
-        open.request = Some(Message::begin(head, block.began, latest));
+        open.wanted = host.body_wanted(Some(&head), open.exchange.response.as_ref().map(|response| &response.head));
+        open.exchange.request = Some(Message::begin(head, block.began, latest));
         open.request_done = block.end_stream;
         // A response that came before waited for this.
         if stream.over.is_some() && !stream.is_reset() {
@@ -424,9 +414,9 @@ impl Http2 {
             return;
         }
         self.make_room(host, connection);
-        self.begin(host, id, block);
+        self.begin(host, connection, id, block);
         if let Some(stream) = self.streams.get_mut(&id) {
-            stream.pushed = true;
+            stream.open.exchange.stream = Some(StreamInfo { id, pushed: true });
         }
     }
 
@@ -437,7 +427,9 @@ impl Http2 {
         }
         let latest = self.response.latest;
         match self.streams.get(&id) {
-            Some(stream) if stream.open.response.is_some() && (!stream.is_unsure || may_be_trailers(&block.head)) => {
+            Some(stream)
+                if stream.open.exchange.response.is_some() && (!stream.is_unsure || may_be_trailers(&block.head)) =>
+            {
                 let complete = block.complete;
                 return self.trailers(host, connection, Side::Response, id, (into_trailers(block.head), complete));
             }
@@ -447,12 +439,12 @@ impl Http2 {
             None if !self.may_be_open(id) => return,
             None => {
                 self.make_room(host, connection);
-                self.streams.insert(id, Stream::default());
+                self.streams.insert(id, Stream::new(connection, id));
             }
         }
-        let stream = self.streams.entry(id).or_default();
+        let stream = self.streams.entry(id).or_insert_with(|| Stream::new(connection, id));
         let open = &mut stream.open;
-        if open.request.is_none() && open.response.is_none() {
+        if open.exchange.request.is_none() && open.exchange.response.is_none() {
             open.began = block.began;
         }
         stream.silent[Side::Response as usize] = None;
@@ -460,18 +452,18 @@ impl Http2 {
         if !block.complete {
             open.miss(Missing::ResponseHeadersUnknown);
         }
-        if let Some(before) = open.response.take() {
+        if let Some(before) = open.exchange.response.take() {
             self.heads = self.heads.saturating_sub(before.head.weight());
             host.release(before.body.kept.len());
         }
         self.heads += block.head.weight();
-        open.wanted = host.body_wanted(open.request.as_ref().map(|request| &request.head), Some(&block.head));
+        open.wanted = host.body_wanted(open.exchange.request.as_ref().map(|request| &request.head), Some(&block.head));
         if open.wanted == 0
-            && let Some(request) = &mut open.request
+            && let Some(request) = &mut open.exchange.request
         {
             host.release(std::mem::take(&mut request.body.kept).len());
         }
-        open.response = Some(Message::begin(block.head, block.began, latest));
+        open.exchange.response = Some(Message::begin(block.head, block.began, latest));
         if block.end_stream {
             self.side_done(host, connection, Side::Response, id);
         } else {
@@ -483,7 +475,7 @@ impl Http2 {
     fn leave_http(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, id: u32) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let open = &mut stream.open;
-        let status = open.response.as_ref().map_or(0, |response| response.head.status());
+        let status = open.exchange.response.as_ref().map_or(0, |response| response.head.status());
         if open.is_connect() && (200..300).contains(&status) {
             (open.request_done, open.response_done) = (true, true);
             self.finish(host, connection, id);
@@ -559,9 +551,9 @@ impl Http2 {
                 return;
             }
             self.make_room(host, connection);
-            self.streams.insert(id, Stream::default());
+            self.streams.insert(id, Stream::new(connection, id));
         }
-        let stream = self.streams.entry(id).or_default();
+        let stream = self.streams.entry(id).or_insert_with(|| Stream::new(connection, id));
         stream.open.miss(match side {
             Side::Request => Missing::ResetByClient(code),
             Side::Response => Missing::ResetByServer(code),
@@ -612,7 +604,7 @@ impl Http2 {
         };
         for (&id, stream) in &mut self.streams {
             let is_open = match side {
-                Side::Request => stream.open.request.is_some() && !stream.open.request_done,
+                Side::Request => stream.open.exchange.request.is_some() && !stream.open.request_done,
                 Side::Response => !stream.open.response_done,
             };
             if is_open && stream.over.is_none() {
@@ -642,45 +634,44 @@ impl Http2 {
 
     fn finish(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, id: u32) {
         let Some(stream) = self.streams.remove(&id) else { return };
-        self.hand_out(host, connection, id, stream);
+        self.hand_out(host, connection, stream);
     }
 
-    fn hand_out(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, id: u32, stream: Stream) {
-        let Stream { mut open, pushed, reported, .. } = stream;
+    fn hand_out(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, stream: Stream) {
+        let mut open = stream.open;
         self.heads = self.heads.saturating_sub(open.heads());
         // Nothing but its end was seen.
-        if open.request.is_none() && open.response.is_none() {
+        if open.is_empty() {
             return;
         }
-        if open.request.is_none() {
-            open.missing.insert(0, Missing::Request);
+        if open.exchange.request.is_none() {
+            open.exchange.missing.insert(0, Missing::Request);
         }
         open.mark_open();
-        open.mark_truncated();
-        open.take_trailers();
-        host.finished(Box::new(Exchange {
-            id: reported,
-            connection: connection.clone(),
-            protocol: Protocol::Http2,
-            stream: Some(StreamInfo { id, pushed }),
-            request: open.request,
-            response: open.response,
-            missing: open.missing,
-        }));
+        host.finished(open.finish(connection));
     }
 }
 
 impl Stream {
+    fn new(connection: &Arc<Connection>, id: u32) -> Stream {
+        Stream::with(Open::new(connection, Protocol::Http2), id)
+    }
+
+    fn with(mut open: Open, id: u32) -> Stream {
+        open.exchange.stream = Some(StreamInfo { id, pushed: false });
+        Stream { open, over: None, is_unsure: false, silent: [None; 2] }
+    }
+
     fn is_reset(&self) -> bool {
         let is_end = |missing: &Missing| {
             matches!(missing, Missing::ResetByClient(_) | Missing::ResetByServer(_) | Missing::GoAway(_))
         };
-        self.open.missing.iter().any(is_end)
+        self.open.exchange.missing.iter().any(is_end)
     }
 
     /// Whether nothing is known to follow of the request.
     fn has_asked(&self) -> bool {
-        self.open.request.is_none() || self.open.request_done || self.silent[Side::Request as usize].is_some()
+        self.open.exchange.request.is_none() || self.open.request_done || self.silent[Side::Request as usize].is_some()
     }
 
     /// Whether there may be nothing to come: the response has ended, or is as long as it said that it would be, and so has
@@ -692,8 +683,8 @@ impl Stream {
 
     /// That an end was not seen is told by what was lost: neither peer is known to have given it up.
     fn take_as_ended(&mut self) {
-        self.open.request_done |= self.open.request.is_some();
-        self.open.response_done |= self.open.response.is_some();
+        self.open.request_done |= self.open.exchange.request.is_some();
+        self.open.response_done |= self.open.exchange.response.is_some();
     }
 }
 

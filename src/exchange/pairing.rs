@@ -1,6 +1,8 @@
 //! What pairing stands on in each version of HTTP: the outside, what is told of bytes, and an exchange in the making.
 
-use super::{Body, Exchange, Message, Missing, Nanos};
+use std::sync::Arc;
+
+use super::{Body, Connection, Exchange, Message, Missing, Nanos, Protocol};
 use crate::conn::Why;
 use crate::proto::http1::Asked;
 use crate::proto::{Head, grpc};
@@ -52,13 +54,12 @@ pub struct Gap {
 }
 
 /// An exchange in the making.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Open {
+    /// As far as it is known: where it lies, it stays until the plugins have it.
+    pub(super) exchange: Box<Exchange>,
     /// When the request began; where it was not seen, the response.
     pub(super) began: Nanos,
-    pub(super) request: Option<Message>,
-    pub(super) response: Option<Message>,
-    pub(super) missing: Vec<Missing>,
     pub(super) request_done: bool,
     pub(super) response_done: bool,
     /// Body bytes wanted of each side.
@@ -81,8 +82,44 @@ impl Message {
 }
 
 impl Open {
+    pub(super) fn new(connection: &Arc<Connection>, protocol: Protocol) -> Open {
+        Open {
+            exchange: Box::new(Exchange {
+                id: 0,
+                connection: connection.clone(),
+                protocol,
+                stream: None,
+                request: None,
+                response: None,
+                missing: Vec::new(),
+            }),
+            began: 0,
+            request_done: false,
+            response_done: false,
+            wanted: 0,
+            may_leave: false,
+            after_loss: false,
+            has_gap: false,
+        }
+    }
+
+    /// Neither side of it was seen.
+    pub(super) fn is_empty(&self) -> bool {
+        self.exchange.request.is_none() && self.exchange.response.is_none()
+    }
+
+    /// As complete as it will get. What is known of the connection may be more than when it began.
+    pub(super) fn finish(mut self, connection: &Arc<Connection>) -> Box<Exchange> {
+        self.mark_truncated();
+        self.take_trailers();
+        if !Arc::ptr_eq(&self.exchange.connection, connection) {
+            self.exchange.connection = connection.clone();
+        }
+        self.exchange
+    }
+
     pub(super) fn asked(&self) -> Asked {
-        match self.request.as_ref().map(|request| request.head.method()) {
+        match self.exchange.request.as_ref().map(|request| request.head.method()) {
             Some(b"HEAD") => Asked::Head,
             Some(b"CONNECT") => Asked::Connect,
             _ => Asked::Normal,
@@ -91,8 +128,8 @@ impl Open {
 
     pub(super) fn message(&mut self, side: Side) -> Option<&mut Message> {
         match side {
-            Side::Request => self.request.as_mut(),
-            Side::Response => self.response.as_mut(),
+            Side::Request => self.exchange.request.as_mut(),
+            Side::Response => self.exchange.response.as_mut(),
         }
     }
 
@@ -103,12 +140,12 @@ impl Open {
 
     /// Whether it is the response to that request, for sure. If it is one to HEAD it has no body, whatever its head says.
     pub(super) fn is_paired(&self) -> bool {
-        self.request.is_some() && !self.missing.contains(&Missing::PairingUncertain)
+        self.exchange.request.is_some() && !self.exchange.missing.contains(&Missing::PairingUncertain)
     }
 
     /// Whether the response's body is as long as its head, and what it answers, say (RFC 9113 section 8.1.1).
     pub(super) fn has_whole_response(&self) -> bool {
-        let Some(response) = &self.response else { return false };
+        let Some(response) = &self.exchange.response else { return false };
         if self.asked() == Asked::Head || matches!(response.head.status(), 204 | 304) {
             return true;
         }
@@ -124,14 +161,14 @@ impl Open {
     }
 
     pub(super) fn miss(&mut self, missing: Missing) {
-        if !self.missing.contains(&missing) {
-            self.missing.push(missing);
+        if !self.exchange.missing.contains(&missing) {
+            self.exchange.missing.push(missing);
         }
     }
 
     pub(super) fn kept(&self) -> usize {
         let kept = |message: &Option<Message>| message.as_ref().map_or(0, |message| message.body.kept.len());
-        kept(&self.request) + kept(&self.response)
+        kept(&self.exchange.request) + kept(&self.exchange.response)
     }
 
     /// Counts body bytes and keeps those that are wanted: always a prefix.
@@ -176,17 +213,17 @@ impl Open {
         if why == Why::Skipped || wanted == 0 || !is_wanted {
             return;
         }
-        for missing in &mut self.missing {
+        for missing in &mut self.exchange.missing {
             if let Some(sum) = sum_of(missing, side, why) {
                 *sum += bytes;
                 return;
             }
         }
-        self.missing.push(unseen(side, bytes, why));
+        self.exchange.missing.push(unseen(side, bytes, why));
     }
 
     fn has_unseen(&mut self, side: Side) -> bool {
-        self.missing.iter_mut().any(|missing| {
+        self.exchange.missing.iter_mut().any(|missing| {
             sum_of(missing, side, Why::Unobservable).is_some() || sum_of(missing, side, Why::Lost).is_some()
         })
     }
@@ -209,8 +246,8 @@ impl Open {
     /// How many of the body bytes that follow on this side nobody wants; `certain`: how many there are for sure.
     pub(super) fn unwanted(&self, side: Side, certain: u64) -> u64 {
         let message = match side {
-            Side::Request => &self.request,
-            Side::Response => &self.response,
+            Side::Request => &self.exchange.request,
+            Side::Response => &self.exchange.response,
         };
         let Some(body) = message.as_ref().map(|message| &message.body) else { return 0 };
         let is_full = body.kept.len() >= self.wanted;
@@ -224,29 +261,40 @@ impl Open {
     }
 
     /// As it stands, for a report. Its bodies stay here.
-    pub(super) fn report(&self) -> (Option<Message>, Option<Message>, Vec<Missing>) {
+    pub(super) fn report(&self, connection: &Arc<Connection>) -> Box<Exchange> {
         let without_body = |message: &Message| Message {
             head: message.head.clone(),
             body: Body { kept: Vec::new(), wire_bytes: message.body.wire_bytes, grpc: message.body.grpc.clone() },
             trailers: None,
             ..*message
         };
-        let mut missing = self.missing.clone();
+        let mut missing = self.exchange.missing.clone();
         missing.push(Missing::StillOpen);
-        (self.request.as_ref().map(without_body), self.response.as_ref().map(without_body), missing)
+        Box::new(Exchange {
+            id: self.exchange.id,
+            connection: connection.clone(),
+            protocol: self.exchange.protocol,
+            stream: self.exchange.stream,
+            request: self.exchange.request.as_ref().map(without_body),
+            response: self.exchange.response.as_ref().map(without_body),
+            missing,
+        })
     }
 
     /// Whether it is a gRPC call.
     pub(super) fn is_grpc(&self) -> bool {
-        [&self.request, &self.response].into_iter().flatten().any(|message| message.body.grpc.is_some())
+        [&self.exchange.request, &self.exchange.response]
+            .into_iter()
+            .flatten()
+            .any(|message| message.body.grpc.is_some())
     }
 
     /// Marks what was open when the connection ended or was given up.
     pub(super) fn mark_open(&mut self) {
-        if self.request.is_some() && !self.request_done {
+        if self.exchange.request.is_some() && !self.request_done {
             self.miss(Missing::RequestAborted);
         }
-        match &self.response {
+        match &self.exchange.response {
             None => self.miss(Missing::Response),
             Some(_) if !self.response_done => self.miss(Missing::ResponseAborted),
             Some(_) => {}
@@ -255,12 +303,16 @@ impl Open {
 
     /// Bytes of the heads in it.
     pub(super) fn heads(&self) -> usize {
-        [&self.request, &self.response].into_iter().flatten().map(|message| message.head.weight()).sum()
+        [&self.exchange.request, &self.exchange.response]
+            .into_iter()
+            .flatten()
+            .map(|message| message.head.weight())
+            .sum()
     }
 
     /// Those of gRPC-Web are in the body.
     pub(super) fn take_trailers(&mut self) {
-        for message in [&mut self.request, &mut self.response].into_iter().flatten() {
+        for message in [&mut self.exchange.request, &mut self.exchange.response].into_iter().flatten() {
             if message.trailers.is_none() {
                 message.trailers = message.body.grpc.as_ref().and_then(|grpc| grpc.trailers());
             }

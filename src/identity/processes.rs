@@ -16,7 +16,7 @@ use super::files::Files;
 use super::proc::TICK;
 use crate::bpf::{Owner, ProcessInfo};
 use crate::exchange::{Container, Process};
-use crate::names::{Names, Networks, Pods};
+use crate::names::{Names, Networks, Pods, Source};
 use crate::stats::Stats;
 
 /// More than this are not remembered: those that ended first are forgotten first; then new ones are known by id only.
@@ -57,7 +57,7 @@ pub struct Processes {
     pub containers: Arc<Containers>,
     pub networks: Networks,
     /// Names of pods, the same for all processes.
-    pub(super) pods: Arc<RwLock<Arc<Pods>>>,
+    pub(super) pods: Arc<Source<Pods>>,
 }
 
 /// One program, from the fork or exec that made it to its end or the next exec.

@@ -129,7 +129,7 @@ impl Identity {
         if seen.generation != generation {
             let containers = self.processes.containers.all();
             seen.names = RuntimeNames::new(&containers);
-            *self.processes.pods.write().expect("no thread panics with the lock") = Arc::new(Pods::new(&containers));
+            self.processes.pods.set(Pods::new(&containers));
         }
         // The agent may be in a container, but not the first process that it sees.
         let machine = proc::namespace(1, "net");

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, RwLock};
 
-use super::{LOCK, is_telling};
+use super::{Source, is_telling};
 use crate::proto::dns::{A, AAAA, Answer, Data, Message, Question};
 
 #[cfg(test)]
@@ -30,14 +30,14 @@ const NS_PER_S: u64 = 1_000_000_000;
 /// The answers seen in one network namespace that are in force.
 #[derive(Debug, Default)]
 pub struct DnsNames {
-    leases: RwLock<Leases>,
+    leases: Source<Leases>,
     /// Leases held in all network namespaces, these among them.
     in_all: Arc<AtomicUsize>,
 }
 
 impl DnsNames {
     pub(super) fn counted_in(in_all: &Arc<AtomicUsize>) -> DnsNames {
-        DnsNames { leases: RwLock::default(), in_all: in_all.clone() }
+        DnsNames { leases: Source::default(), in_all: in_all.clone() }
     }
 
     /// Takes what a response says of the name that was asked for. It takes the place of what was answered before for
@@ -63,14 +63,14 @@ impl DnsNames {
 
     /// Takes out what has expired by `now_ns`.
     pub fn expire(&self, now_ns: u64) {
-        if self.leases.read().expect(LOCK).has_expired(now_ns) {
+        if self.leases.read().is_some_and(|leases| leases.has_expired(now_ns)) {
             self.change(|leases, _room| leases.expire(now_ns));
         }
     }
 
     /// How many answers are held: names with an address each.
     pub fn len(&self) -> usize {
-        self.leases.read().expect(LOCK).by_age.len()
+        self.leases.read().map_or(0, |leases| leases.by_age.len())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -79,26 +79,28 @@ impl DnsNames {
 
     /// The one name of an address.
     pub(super) fn of(&self, address: IpAddr) -> Option<Arc<str>> {
-        let leases = self.leases.read().expect(LOCK);
+        let leases = self.leases.read()?;
         let names = leases.by_address.get(&address)?;
         names.first().filter(|_| names.len() == 1).cloned()
     }
 
     /// As of [`NameMap`](super::NameMap).
     pub(super) fn stands_for(&self, name: &str, address: IpAddr) -> Option<bool> {
-        let leases = self.leases.read().expect(LOCK);
+        let leases = self.leases.read()?;
         leases.by_name.get(name).map(|told| told.leases.contains_key(&address))
     }
 
     /// Calls `work` with the leases and how many there may be.
     fn change(&self, work: impl FnOnce(&mut Leases, usize)) {
-        let leases = &mut *self.leases.write().expect(LOCK);
-        let before = leases.by_age.len();
-        let others = self.in_all.load(Ordering::Relaxed).saturating_sub(before);
-        work(leases, MAX_ANSWERS.min(MAX_ANSWERS_IN_ALL.saturating_sub(others)));
-        let after = leases.by_age.len();
-        // Wraps to what a signed difference would give.
-        self.in_all.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        self.leases.change(|leases| {
+            let before = leases.by_age.len();
+            let others = self.in_all.load(Ordering::Relaxed).saturating_sub(before);
+            work(leases, MAX_ANSWERS.min(MAX_ANSWERS_IN_ALL.saturating_sub(others)));
+            let after = leases.by_age.len();
+            // Wraps to what a signed difference would give.
+            self.in_all.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+            after > 0
+        });
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::NameMap;
+use super::{NameMap, Source};
 use crate::exchange::{Container, ContainerFacts, Pod, Shares};
 
 /// A container that has the network namespace of one that has that of another, and so on: so many are followed.
@@ -93,6 +93,10 @@ pub struct RuntimeView {
 }
 
 impl RuntimeView {
+    pub(super) fn is_empty(&self) -> bool {
+        self.networks.iter().all(|network| network.containers.is_empty())
+    }
+
     /// The one name of an address; none where two networks give it to different containers.
     pub(super) fn of(&self, address: IpAddr) -> Option<&Arc<str>> {
         the_only(self.networks.iter().filter_map(|network| network.names.get(address)))
@@ -122,6 +126,16 @@ pub struct Pods {
     pub(super) names: NameMap,
     /// address → its pod; none where several have it
     by_address: HashMap<IpAddr, Option<Arc<Pod>>>,
+}
+
+impl Source<Pods> {
+    /// From now on it is these.
+    pub fn set(&self, pods: Pods) {
+        self.change(|known| {
+            *known = pods;
+            !known.by_address.is_empty()
+        });
+    }
 }
 
 impl Pods {

@@ -58,13 +58,19 @@ fn sharing(id: &str, shares: Shares) -> Arc<Container> {
 }
 
 /// One pod an address, of that name.
-fn pods(all: &[(&str, &str)]) -> Option<Arc<RwLock<Arc<Pods>>>> {
+fn pods(all: &[(&str, &str)]) -> Option<Arc<Source<Pods>>> {
     let of_pod = |&(address, name): &(&str, &str)| {
         let pod = Pod { name: name.to_owned(), addresses: vec![ip(address)], ..Pod::default() };
         told(name, ContainerFacts { pod: Some(Arc::new(pod)), ..ContainerFacts::default() })
     };
     let all: Vec<_> = all.iter().map(of_pod).collect();
-    Some(Arc::new(RwLock::new(Arc::new(Pods::new(&all)))))
+    Some(source(Pods::new(&all)))
+}
+
+fn source(pods: Pods) -> Arc<Source<Pods>> {
+    let source = Source::default();
+    source.set(pods);
+    Arc::new(source)
 }
 
 /// What a process in the network namespace of that container sees.
@@ -274,12 +280,12 @@ fn pods_are_known_by_their_own_addresses() {
         let pod = Pod { name: pod.to_owned(), addresses: vec![ip(address)], ..Pod::default() };
         told(id, ContainerFacts { pod: Some(Arc::new(pod)), shares, ..ContainerFacts::default() })
     };
-    let pods = Arc::new(Pods::new(&[
+    let pods = source(Pods::new(&[
         of_pod("1", "web-1", "10.244.0.5", None),
         of_pod("2", "web-1", "10.244.0.5", None),
         of_pod("3", "node-exporter", "192.168.0.1", Some(Shares::Machine)),
     ]));
-    let names = Names { pods: Some(Arc::new(RwLock::new(pods))), ..Names::default() };
+    let names = Names { pods: Some(pods), ..Names::default() };
     assert_eq!(name(&names, "10.244.0.5").as_deref(), Some("web-1"));
     assert_eq!(name(&names, "192.168.0.1"), None, "the machine is not the pod");
     assert_eq!(names.pod(ip("::ffff:10.244.0.5")).expect("both containers are of one pod").name, "web-1");

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::lot::lot;
 use crate::config::{HttpCapture, Tags};
 use crate::exchange::{
-    Address, Connection, Container, ContainerFacts, Direction, Exchange, Level, Missing, Pod, Protocol, Record, Tls,
-    grpc,
+    Address, Connection, Container, ContainerFacts, Direction, Exchange, Level, Missing, Pod, Protocol, Record,
+    TagList, Tls, grpc,
 };
 use crate::proto::{Head, Version};
 use crate::rules::{Fact, Facts, Field, Peer, decide};
@@ -61,7 +61,7 @@ pub fn record(capture: &HttpCapture, tags: &Tags, mut exchange: Box<Exchange>) -
         format: capture.format,
         encoding: capture.body_encoding,
         max_body_bytes: usize::try_from(capture.max_body_bytes).unwrap_or(usize::MAX),
-        redact: capture.redact.clone().filter(|redact| redact.is_for_bodies()),
+        redact: capture.redact.as_ref().filter(|redact| redact.is_for_bodies()).cloned(),
         tags,
     })
 }
@@ -79,7 +79,7 @@ struct SoFar<'a> {
     container: OnceCell<Option<Arc<ContainerFacts>>>,
     /// Of the other end.
     other: OnceCell<Other>,
-    tags: OnceCell<Arc<Vec<(String, String)>>>,
+    tags: OnceCell<TagList>,
 }
 
 impl Facts for SoFar<'_> {
@@ -159,7 +159,7 @@ impl<'a> SoFar<'a> {
         !self.is_finished && self.connection.process.container.is_some() && self.container().is_none()
     }
 
-    fn tags(&self) -> &Arc<Vec<(String, String)>> {
+    fn tags(&self) -> &TagList {
         self.tags.get_or_init(|| {
             let container = if self.tag_settings.need_container() { self.container() } else { None };
             self.tag_settings.of(container)

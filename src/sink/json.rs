@@ -64,8 +64,8 @@ fn append(
     if exchange.started() > 0 {
         json.time("transaction_time", exchange.started());
     }
-    json.millis("duration_ms", exchange.duration_ms());
-    json.millis("ttfb_ms", exchange.ttfb_ms());
+    json.millis("duration_ms", exchange.duration());
+    json.millis("ttfb_ms", exchange.ttfb());
     json.text("direction", exchange.connection.direction.name());
     incomplete_names(&mut json, exchange, shape.level, request.unwrap_or_default(), response.unwrap_or_default());
     json.close(b'}');
@@ -293,7 +293,11 @@ fn headers(json: &mut Json, groups: &mut Groups, key: &str, text: &[u8], fields:
     json.object(key);
     if are_distinct(text, fields) {
         for (name, value) in fields {
-            header(json, name.of(text), std::iter::once(value.of(text)));
+            let (name, value) = (name.of(text), value.of(text));
+            match is_set_cookie(name) {
+                true => header(json, name, std::iter::once(value)),
+                false => json.foreign_text(name, value),
+            }
         }
         return json.close(b'}');
     }
@@ -309,13 +313,17 @@ fn headers(json: &mut Json, groups: &mut Groups, key: &str, text: &[u8], fields:
 
 fn header<'v>(json: &mut Json, name: &[u8], values: impl Iterator<Item = &'v [u8]>) {
     json.foreign_key(name);
-    if name.eq_ignore_ascii_case(b"set-cookie") {
+    if is_set_cookie(name) {
         json.open(b'[');
         values.for_each(|value| json.string(value));
         json.close(b']');
     } else {
         json.joined(values);
     }
+}
+
+fn is_set_cookie(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"set-cookie")
 }
 
 /// Whether these certainly are headers of different names: the usual head, which needs no sorting.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::exchange::{
     Address, Body, BodyEncoding, Connection, Container, ContainerFacts, Direction, Exchange, Format, Level, Message,
-    Missing, Process, Protocol, Record, StreamInfo,
+    Missing, Process, Protocol, Record, StreamInfo, TagList,
 };
 use crate::proto::{Head, Pseudo, Span, StartLine, Trailers, Version, grpc};
 
@@ -167,7 +167,7 @@ impl Exchange {
             encoding: BodyEncoding::Auto,
             max_body_bytes: 1 << 20,
             redact: None,
-            tags: Arc::default(),
+            tags: TagList::default(),
         }
     }
 

@@ -95,11 +95,10 @@ impl<W: Write + Send> Sink for Stdout<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::super::sample::ingress;
     use super::*;
-    use crate::exchange::{ConnectionEvent, Format, Level};
+    use crate::exchange::{ConnectionEvent, Format, Level, TagList};
 
     /// Takes at most `room` bytes, `at_once` of them a call, then refuses.
     #[derive(Default)]
@@ -188,7 +187,7 @@ mod tests {
         let mut record = ingress().request("PUT / HTTP/1.1\n", vec![b'a'; 4 * KEEP]).record(Level::Full, Format::Json);
         if let Record::Exchange { max_body_bytes, tags, .. } = &mut record {
             *max_body_bytes = usize::MAX;
-            *tags = Arc::default();
+            *tags = TagList::default();
         }
         let mut sink = Stdout::on(io::sink());
         sink.write(&record).unwrap();

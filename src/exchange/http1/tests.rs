@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::exchange::{Address, Direction, Process};
+use crate::exchange::{Address, Direction, Exchange, Process};
 
 /// The outside: takes exchanges, lends memory.
 struct Outside {

@@ -9,7 +9,7 @@ use super::frames::*;
 use super::*;
 use crate::conn::Why;
 use crate::exchange::http::Http;
-use crate::exchange::{Address, Direction, Process};
+use crate::exchange::{Address, Direction, Exchange, Process};
 use crate::proto::http2::PREFACE;
 
 /// The outside: takes exchanges, lends memory.

@@ -327,7 +327,7 @@ fn tags_and_unix_sockets() {
     exchange.connection = Arc::new(connection(Direction::Ingress, local, remote));
     let mut record = exchange.record(Level::Summary, Format::Json);
     if let Record::Exchange { tags, .. } = &mut record {
-        *tags = Arc::new(vec![("env".to_owned(), "prod".to_owned()), ("a \"b\"".to_owned(), "c".to_owned())]);
+        *tags = vec![("env".to_owned(), "prod".to_owned()), ("a \"b\"".to_owned(), "c".to_owned())].into();
     }
     let value = parsed(&written(&record));
     assert_eq!(value["metadata"]["tags"], serde_json::json!({"env": "prod", "a \"b\"": "c"}));
