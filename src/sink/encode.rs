@@ -229,7 +229,7 @@ fn short_and_plain(bytes: &[u8]) -> Option<u128> {
                 }
                 _ => bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)),
             };
-            (u128::from(word), needs_care(word | ONES * u64::from(b' ') << (8 * len)))
+            (u128::from(word), needs_care(word | ((ONES * u64::from(b' ')) << (8 * len))))
         }
     };
     (care == 0).then_some(text)

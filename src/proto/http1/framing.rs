@@ -91,9 +91,10 @@ fn is_chunked(coding: &[u8]) -> bool {
 /// All `Content-Length` lines as one list: its value where all are the same (rule 5), none where there is none.
 fn length(head: &Head) -> Result<Option<u64>, Invalid> {
     let mut length = None;
-    let mut same = |value: Option<u64>| match value {
-        Some(value) if length.is_none_or(|before| before == value) => Ok(length = Some(value)),
-        _ => Err(Invalid::ContentLength),
+    let mut same = |value: Option<u64>| {
+        let is_same = value.is_some() && length.is_none_or(|before| Some(before) == value);
+        length = value;
+        if is_same { Ok(()) } else { Err(Invalid::ContentLength) }
     };
     for line in head.values("content-length") {
         // A list is rare.
