@@ -44,24 +44,6 @@ impl Direction {
     }
 }
 
-/// Keys and values, shared by the records that have the same; of most, none, which costs nothing to share.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TagList(Option<Arc<Vec<(String, String)>>>);
-
-impl From<Vec<(String, String)>> for TagList {
-    fn from(tags: Vec<(String, String)>) -> TagList {
-        TagList((!tags.is_empty()).then(|| Arc::new(tags)))
-    }
-}
-
-impl std::ops::Deref for TagList {
-    type Target = [(String, String)];
-
-    fn deref(&self) -> &[(String, String)] {
-        self.0.as_ref().map_or(&[], |tags| tags)
-    }
-}
-
 /// One end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
@@ -253,7 +235,7 @@ impl Exchange {
     /// Bytes of memory that it takes beside its bodies.
     pub fn weight(&self) -> usize {
         let weight = |message: &Message| message.head.weight() + message.trailers.as_ref().map_or(0, Trailers::weight);
-        size_of::<Exchange>() + [&self.request, &self.response].into_iter().flatten().map(weight).sum::<usize>()
+        size_of::<Exchange>() + self.messages().map(weight).sum::<usize>()
     }
 
     /// What the watched process sent of it, without the framing of chunks and without trailers; none where that side was
@@ -267,6 +249,15 @@ impl Exchange {
     pub fn bytes_received(&self) -> Option<u64> {
         let is_server = self.connection.direction == Direction::Ingress;
         if is_server { self.request.as_ref() } else { self.response.as_ref() }.map(Message::size)
+    }
+
+    /// Those of the two that were seen, the request first.
+    pub fn messages(&self) -> impl Iterator<Item = &Message> {
+        [&self.request, &self.response].into_iter().flatten()
+    }
+
+    pub fn messages_mut(&mut self) -> impl Iterator<Item = &mut Message> {
+        [&mut self.request, &mut self.response].into_iter().flatten()
     }
 
     /// First byte of the request to last byte of the response; none unless both were seen.
@@ -344,6 +335,24 @@ pub struct Summary {
     pub method: String,
     pub url: String,
     pub status: u16,
+}
+
+/// Keys and values, shared by the records that have the same; of most, none, which costs nothing to share.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TagList(Option<Arc<Vec<(String, String)>>>);
+
+impl From<Vec<(String, String)>> for TagList {
+    fn from(tags: Vec<(String, String)>) -> TagList {
+        TagList((!tags.is_empty()).then(|| Arc::new(tags)))
+    }
+}
+
+impl std::ops::Deref for TagList {
+    type Target = [(String, String)];
+
+    fn deref(&self) -> &[(String, String)] {
+        self.0.as_ref().map_or(&[], |tags| tags)
+    }
 }
 
 /// What goes to the sinks.

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
+use crossbeam_utils::CachePadded;
+
 use crate::bpf::Event;
 use crate::config::Settings;
 use crate::conn::{Control, Env, Progress, Table};
@@ -25,16 +27,11 @@ pub struct Pipeline {
     pub outbox: Outbox,
     pub watch: Watch,
     /// Exchanges numbered so far, by all workers or by each.
-    numbered: Vec<Numbered>,
+    numbered: Vec<CachePadded<AtomicU64>>,
     first_id: u64,
     /// What to add to CLOCK_BOOTTIME to get nanoseconds since the epoch.
     boot_to_wall: AtomicI64,
 }
-
-/// Away from what other workers write to.
-#[derive(Default)]
-#[repr(align(128))]
-struct Numbered(AtomicU64);
 
 /// The wall clock must be set by as much before times follow it: reading two clocks differs by less.
 const CLOCK_STEP: i64 = 1_000_000;
@@ -60,7 +57,7 @@ impl Pipeline {
             progress: Progress::new(workers),
             outbox,
             watch: Watch::default(),
-            numbered: vec![Numbered::default()],
+            numbered: vec![CachePadded::default()],
             first_id: 1,
             boot_to_wall: AtomicI64::new(boot_to_wall),
         }
@@ -83,7 +80,7 @@ impl Pipeline {
 
     /// Numbers exchanges from there on, instead of from 1, and lets each of so many workers have numbers of its own.
     pub fn with_ids_from(self, first_id: u64, workers: usize) -> Pipeline {
-        Pipeline { first_id, numbered: (0..workers.max(1)).map(|_| Numbered::default()).collect(), ..self }
+        Pipeline { first_id, numbered: (0..workers.max(1)).map(|_| CachePadded::default()).collect(), ..self }
     }
 
     /// The clocks' difference as before, unless the wall clock was set: so that times of one exchange fit together.
@@ -97,7 +94,7 @@ impl Pipeline {
     pub fn pass(&self, worker: usize, settled: u64, work: impl FnOnce(&mut Pass)) {
         let settings = self.settings.read().expect("no thread panics with the settings locked").clone();
         let (own, of) = (worker % self.numbered.len(), self.numbered.len() as u64);
-        let mut next_id = || self.numbered[own].0.fetch_add(1, Ordering::Relaxed) * of + own as u64 + self.first_id;
+        let mut next_id = || self.numbered[own].fetch_add(1, Ordering::Relaxed) * of + own as u64 + self.first_id;
         let env = Env {
             settings: &settings,
             processes: &self.processes,

@@ -95,7 +95,7 @@ impl Redact {
 
     /// Masks heads and trailers. What is hidden is overwritten.
     pub fn exchange(&self, exchange: &mut Exchange) {
-        for message in [&mut exchange.request, &mut exchange.response].into_iter().flatten() {
+        for message in exchange.messages_mut() {
             self.message(message);
         }
     }

@@ -832,7 +832,7 @@ impl ConnHost<'_, '_> {
         }
         let id = exchange.id;
         // Only here: events that are compared with each other must not be moved by a step of the wall clock.
-        for message in [&mut exchange.request, &mut exchange.response].into_iter().flatten() {
+        for message in exchange.messages_mut() {
             message.first_byte = self.env.wall(message.first_byte);
             message.last_byte = self.env.wall(message.last_byte);
         }

@@ -5,6 +5,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
+use crossbeam_utils::CachePadded;
+
 use super::connection::{Conn, Env};
 use super::{dns, quic};
 use crate::bpf::{Data, Event};
@@ -73,20 +75,16 @@ struct Shard {
     waiting: Vec<u64>,
 }
 
-/// Workers lock shards at each event: each has lines of the cache of its own.
-#[derive(Default)]
-#[repr(align(128))]
-struct Locked(Mutex<Shard>);
-
 pub struct Table {
-    shards: Vec<Locked>,
+    /// Workers lock them at each event: each has lines of the cache of its own.
+    shards: Vec<CachePadded<Mutex<Shard>>>,
     /// Connections in all shards.
     len: AtomicUsize,
 }
 
 impl Default for Table {
     fn default() -> Table {
-        Table { shards: (0..SHARDS).map(|_| Locked::default()).collect(), len: AtomicUsize::new(0) }
+        Table { shards: (0..SHARDS).map(|_| CachePadded::default()).collect(), len: AtomicUsize::new(0) }
     }
 }
 
@@ -273,7 +271,7 @@ impl Table {
         lock(&self.shards[(id >> 10) as usize % SHARDS])
     }
 
-    fn share(&self, worker: usize, workers: usize) -> impl Iterator<Item = &Locked> {
+    fn share(&self, worker: usize, workers: usize) -> impl Iterator<Item = &CachePadded<Mutex<Shard>>> {
         self.shards.iter().skip(worker).step_by(workers.max(1))
     }
 }
@@ -285,8 +283,8 @@ fn note_waiting(waiting: &mut Vec<u64>, conn: &mut Conn, id: u64) {
     }
 }
 
-fn lock(shard: &Locked) -> MutexGuard<'_, Shard> {
-    shard.0.lock().expect("no thread panics with a shard locked")
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().expect("no thread panics with a shard locked")
 }
 
 /// The event of its opening was lost: the kernel may still have it.

@@ -296,7 +296,7 @@ impl Http1 {
     /// When the oldest open exchange with a body began.
     pub fn oldest_body(&self) -> Option<Nanos> {
         let open = self.open.iter().find(|open| open.kept() > 0)?;
-        open.exchange.request.as_ref().or(open.exchange.response.as_ref()).map(|message| message.first_byte)
+        open.exchange.messages().next().map(|message| message.first_byte)
     }
 
     fn lane(&self, side: Side) -> &Lane {
@@ -404,20 +404,19 @@ impl Http1 {
                 return at;
             }
             let time = if at < old { since } else { self.lane(side).latest };
-            // Which only a response's head depends on.
-            let asked = match side {
-                Side::Response if !self.response.in_message => {
-                    self.asker(host, connection, time).map_or(Asked::Normal, |at| self.open[at].asked())
-                }
-                _ => Asked::Normal,
+            // A response's head depends on it.
+            let asker = match side {
+                Side::Response if !self.response.in_message => self.asker(host, connection, time),
+                _ => None,
             };
+            let asked = asker.map_or(Asked::Normal, |at| self.open[at].asked());
             let lane = self.lane_mut(side);
             match lane.decoder.step(rest, asked) {
                 Step::Head { head, used } => {
                     at += used;
                     match side {
                         Side::Request => self.request_head(host, connection, head, time),
-                        Side::Response => self.response_head(host, connection, head, time),
+                        Side::Response => self.response_head(host, connection, head, time, asker),
                     }
                 }
                 Step::Body { data, used } => {
@@ -469,14 +468,22 @@ impl Http1 {
         self.request.lost = false;
     }
 
-    fn response_head(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, head: Head, time: Nanos) {
+    /// `asker`: the exchange that it belongs to.
+    fn response_head(
+        &mut self,
+        host: &mut dyn Host,
+        connection: &Arc<Connection>,
+        head: Head,
+        time: Nanos,
+        asker: Option<usize>,
+    ) {
         self.state = State::Http;
         // An interim response has no end and answers nothing (RFC 9110 section 15.2).
         if (100..200).contains(&head.status()) && head.status() != 101 {
             return;
         }
         let latest = self.response.latest;
-        let at = match self.asker(host, connection, time) {
+        let at = match asker {
             Some(at) => at,
             None => {
                 let at = self.unanswered().unwrap_or(self.open.len());
@@ -611,12 +618,10 @@ impl Http1 {
     /// The exchange that a response which begins at `time` belongs to; none where its request was not seen. Asked before
     /// its head is read, for that depends on the request.
     fn asker(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, time: Nanos) -> Option<usize> {
-        if !self.response.in_message {
-            self.pass_over(host, connection, time);
-        }
+        self.pass_over(host, connection, time);
         let at = self.unanswered()?;
         let open = &self.open[at];
-        let is_later = !self.response.in_message && open.after_loss && open.began > time;
+        let is_later = open.after_loss && open.began > time;
         (!is_later).then_some(at)
     }
 

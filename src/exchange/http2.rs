@@ -437,14 +437,11 @@ impl Http2 {
             // Nothing says that these are no trailers of a response that began before the join.
             None if may_be_trailers(&block.head) && block.end_stream && id <= self.newest => return,
             None if !self.may_be_open(id) => return,
-            None => {
-                self.make_room(host, connection);
-                self.streams.insert(id, Stream::new(connection, id));
-            }
+            None => self.make_room(host, connection),
         }
         let stream = self.streams.entry(id).or_insert_with(|| Stream::new(connection, id));
         let open = &mut stream.open;
-        if open.exchange.request.is_none() && open.exchange.response.is_none() {
+        if open.is_empty() {
             open.began = block.began;
         }
         stream.silent[Side::Response as usize] = None;
@@ -551,7 +548,6 @@ impl Http2 {
                 return;
             }
             self.make_room(host, connection);
-            self.streams.insert(id, Stream::new(connection, id));
         }
         let stream = self.streams.entry(id).or_insert_with(|| Stream::new(connection, id));
         stream.open.miss(match side {

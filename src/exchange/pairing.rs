@@ -105,7 +105,7 @@ impl Open {
 
     /// Neither side of it was seen.
     pub(super) fn is_empty(&self) -> bool {
-        self.exchange.request.is_none() && self.exchange.response.is_none()
+        self.exchange.messages().next().is_none()
     }
 
     /// As complete as it will get. What is known of the connection may be more than when it began.
@@ -167,8 +167,7 @@ impl Open {
     }
 
     pub(super) fn kept(&self) -> usize {
-        let kept = |message: &Option<Message>| message.as_ref().map_or(0, |message| message.body.kept.len());
-        kept(&self.exchange.request) + kept(&self.exchange.response)
+        self.exchange.kept()
     }
 
     /// Counts body bytes and keeps those that are wanted: always a prefix.
@@ -229,7 +228,7 @@ impl Open {
     }
 
     /// Says of bodies that they are longer than what was wanted of them.
-    pub(super) fn mark_truncated(&mut self) {
+    fn mark_truncated(&mut self) {
         let wanted = self.wanted as u64;
         for side in [Side::Request, Side::Response] {
             let Some(message) = self.message(side) else { continue };
@@ -283,10 +282,7 @@ impl Open {
 
     /// Whether it is a gRPC call.
     pub(super) fn is_grpc(&self) -> bool {
-        [&self.exchange.request, &self.exchange.response]
-            .into_iter()
-            .flatten()
-            .any(|message| message.body.grpc.is_some())
+        self.exchange.messages().any(|message| message.body.grpc.is_some())
     }
 
     /// Marks what was open when the connection ended or was given up.
@@ -303,16 +299,12 @@ impl Open {
 
     /// Bytes of the heads in it.
     pub(super) fn heads(&self) -> usize {
-        [&self.exchange.request, &self.exchange.response]
-            .into_iter()
-            .flatten()
-            .map(|message| message.head.weight())
-            .sum()
+        self.exchange.messages().map(|message| message.head.weight()).sum()
     }
 
     /// Those of gRPC-Web are in the body.
-    pub(super) fn take_trailers(&mut self) {
-        for message in [&mut self.exchange.request, &mut self.exchange.response].into_iter().flatten() {
+    fn take_trailers(&mut self) {
+        for message in self.exchange.messages_mut() {
             if message.trailers.is_none() {
                 message.trailers = message.body.grpc.as_ref().and_then(|grpc| grpc.trailers());
             }

@@ -1,8 +1,7 @@
 //! What workers look into for each record, and others change now and then.
 
-use std::sync::RwLock;
-use std::sync::RwLockReadGuard;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{RwLock, RwLockReadGuard};
 
 use super::LOCK;
 

@@ -74,8 +74,7 @@ fn append(
 
 /// The first value of each header: the request's, else the response's.
 fn append_promoted(json: &mut Json, exchange: &Exchange, names: &[Box<str>]) {
-    let messages = [&exchange.request, &exchange.response];
-    let value = |name: &str| messages.into_iter().flatten().find_map(|message| message.head.header(name));
+    let value = |name: &str| exchange.messages().find_map(|message| message.head.header(name));
     let mut found = names.iter().filter_map(|name| Some((name, value(name)?))).peekable();
     if found.peek().is_none() {
         return;
@@ -293,11 +292,7 @@ fn headers(json: &mut Json, groups: &mut Groups, key: &str, text: &[u8], fields:
     json.object(key);
     if are_distinct(text, fields) {
         for (name, value) in fields {
-            let (name, value) = (name.of(text), value.of(text));
-            match is_set_cookie(name) {
-                true => header(json, name, std::iter::once(value)),
-                false => json.foreign_text(name, value),
-            }
+            header(json, name.of(text), std::iter::once(value.of(text)));
         }
         return json.close(b'}');
     }
@@ -313,17 +308,13 @@ fn headers(json: &mut Json, groups: &mut Groups, key: &str, text: &[u8], fields:
 
 fn header<'v>(json: &mut Json, name: &[u8], values: impl Iterator<Item = &'v [u8]>) {
     json.foreign_key(name);
-    if is_set_cookie(name) {
+    if name.eq_ignore_ascii_case(b"set-cookie") {
         json.open(b'[');
         values.for_each(|value| json.string(value));
         json.close(b']');
     } else {
         json.joined(values);
     }
-}
-
-fn is_set_cookie(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"set-cookie")
 }
 
 /// Whether these certainly are headers of different names: the usual head, which needs no sorting.

@@ -3,6 +3,8 @@
 //! One costs a few additions. Nothing is locked, and what workers add to lies apart, so that they do not take lines of
 //! each other's caches.
 
+use crossbeam_utils::CachePadded;
+
 use super::Count;
 use crate::exchange::{Direction, Exchange, Protocol};
 
@@ -54,11 +56,10 @@ pub struct Bytes {
 
 #[derive(Debug, Default)]
 pub struct Traffic {
-    shards: [Shard; SHARDS],
+    shards: [CachePadded<Shard>; SHARDS],
 }
 
 #[derive(Debug, Default)]
-#[repr(align(128))]
 struct Shard {
     directions: [[Counts; PROTOCOLS.len()]; DIRECTIONS.len()],
 }

@@ -91,16 +91,13 @@ fn is_chunked(coding: &[u8]) -> bool {
 /// All `Content-Length` lines as one list: its value where all are the same (rule 5), none where there is none.
 fn length(head: &Head) -> Result<Option<u64>, Invalid> {
     let mut length = None;
-    let mut same = |value: Option<u64>| {
-        let is_same = value.is_some() && length.is_none_or(|before| Some(before) == value);
-        length = value;
-        if is_same { Ok(()) } else { Err(Invalid::ContentLength) }
-    };
     for line in head.values("content-length") {
-        // A list is rare.
-        match content_length(line) {
-            Some(value) => same(Some(value))?,
-            None => list(line).try_for_each(|element| same(content_length(element)))?,
+        for element in list(line) {
+            let value = content_length(element).ok_or(Invalid::ContentLength)?;
+            if length.is_some_and(|before| before != value) {
+                return Err(Invalid::ContentLength);
+            }
+            length = Some(value);
         }
     }
     Ok(length)

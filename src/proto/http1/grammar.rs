@@ -91,12 +91,9 @@ pub(super) fn content_length(element: &[u8]) -> Option<u64> {
     if element.is_empty() {
         return None;
     }
-    element.iter().try_fold(0u64, |length, byte| {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        length.checked_mul(10)?.checked_add(digit.into())
+    element.iter().try_fold(0u64, |length, &digit| {
+        let digit = (digit as char).to_digit(10)?;
+        length.checked_mul(10)?.checked_add(u64::from(digit))
     })
 }
 

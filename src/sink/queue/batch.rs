@@ -161,10 +161,7 @@ impl Lines {
 fn is_quick(record: &Record) -> bool {
     match record {
         Record::Exchange { exchange, level: Level::Full, redact, .. } => {
-            let messages = [&exchange.request, &exchange.response];
-            redact.is_none()
-                && exchange.kept() + exchange.weight() <= QUICK
-                && !messages.into_iter().flatten().any(body::is_coded)
+            redact.is_none() && exchange.kept() + exchange.weight() <= QUICK && !exchange.messages().any(body::is_coded)
         }
         Record::Exchange { exchange, .. } | Record::Usage { exchange, .. } => exchange.weight() <= QUICK,
         Record::Connection(_) | Record::Artifact(_) => true,
