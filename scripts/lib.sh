@@ -186,6 +186,22 @@ need_rust() {
     fi
 }
 
+# lock_fuzz: the fuzz targets, which are a workspace of their own, get the same versions as the program itself.
+lock_fuzz() {
+    cp "$ROOT/Cargo.lock" "$ROOT/tests/fuzz/Cargo.lock"
+}
+
+# clippy: of the program, its tests and the fuzz targets, which nothing else that is quick would compile.
+clippy() {
+    (cd "$ROOT" && cargo clippy --locked --all-targets -- -D warnings) || return 1
+    if ! command -v c++ >/dev/null; then
+        say "the fuzz targets are left out: they need a C++ compiler (g++)"
+        return
+    fi
+    lock_fuzz
+    cargo clippy --manifest-path "$ROOT/tests/fuzz/Cargo.toml" --target-dir "$ROOT/target" -- -D warnings
+}
+
 # build_release: builds, and sets SIDETAP_BIN to the binary's path. Whoever set that before wants that one, unbuilt.
 build_release() {
     if [ -n "${SIDETAP_BIN:-}" ]; then

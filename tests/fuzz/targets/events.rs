@@ -25,10 +25,11 @@ fuzz_target!(|recording: &[u8]| {
     let (closed, _) = crossbeam_channel::bounded(1);
     let (outbox, _) =
         Outbox::start(Vec::new(), memory.clone(), stats.clone(), &closed).expect("there is nothing to start");
-    let pipeline = Pipeline::new(settings, Arc::new(NoControl), stats, memory.clone(), outbox, WORKERS, 0);
+    let pipeline = Pipeline::new(settings, Arc::new(NoControl), stats, memory.clone(), outbox, WORKERS, 0)
+        .with_ids_from(1, WORKERS);
     let mut rest = recording.get(HEAD..).unwrap_or_default();
     while let Some((kind, worker, content)) = next_frame(&mut rest) {
-        pipeline.pass(pipeline.progress.settled(), |pass| match (kind, content.try_into()) {
+        pipeline.pass(worker, pipeline.progress.settled(), |pass| match (kind, content.try_into()) {
             (2, Ok(time)) => {
                 pipeline.progress.reached(worker, u64::from_le_bytes(time));
                 let settled = pipeline.progress.settled();
@@ -38,7 +39,7 @@ fuzz_target!(|recording: &[u8]| {
             _ => pass.event(content),
         });
     }
-    pipeline.pass(u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
+    pipeline.pass(0, u64::MAX, |pass| pipeline.table.finish(&mut pass.env));
     assert!(pipeline.table.is_empty());
     drop(pipeline);
     assert_eq!(memory.held(), 0);

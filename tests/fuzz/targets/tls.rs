@@ -59,7 +59,7 @@ fn told(mut input: &[u8], at_a_time: usize) -> (Told, State) {
             2 => session.take(side, Piece::End { time: 0 }, &secrets, &mut out),
             3 => session.resume(1 << 40, &secrets, &mut out),
             kind => {
-                for secret in secret(kind, data) {
+                if let Some(secret) = secret(kind, data) {
                     secrets.put(0, secret);
                 }
                 session.resume(0, &secrets, &mut out);
