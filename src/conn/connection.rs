@@ -10,7 +10,7 @@ use super::stream::{Item, Stream, Why};
 use super::{Control, flows};
 use crate::bpf::{Data, Flow, Order, Role, SocketInfo, SocketKey, Verdict};
 use crate::config::{Settings, Stack, TapDirection, Tapped};
-use crate::exchange::http::{Gap, Host, Http, Side, State};
+use crate::exchange::http::{Gap, Host, Http, Side, State, Wanted};
 use crate::exchange::{
     Address, Connection, ConnectionEvent, Direction, Exchange, Nanos, Process, Protocol, Record, Tls,
 };
@@ -19,6 +19,7 @@ use crate::plugin;
 use crate::proto::Head;
 use crate::proto::proxy::{self, Header};
 use crate::sink::queue::Packer;
+use crate::stats::traffic::Tally;
 use crate::stats::{Account, Stats};
 use crate::tls::{self, KTLS, Library, Secrets, Uncovered};
 use crate::url;
@@ -54,13 +55,12 @@ pub struct Env<'a> {
     pub control: &'a dyn Control,
     pub stats: &'a Stats,
     pub memory: Account<'a>,
+    pub traffic: Tally<'a>,
     pub secrets: &'a Secrets,
     /// What to add to CLOCK_BOOTTIME to get nanoseconds since the epoch.
     pub boot_to_wall: i64,
     /// All events up to this time (CLOCK_BOOTTIME) have been taken in.
     pub settled: u64,
-    /// Which worker this is.
-    pub worker: usize,
     /// Numbers exchanges.
     pub next_id: &'a mut dyn FnMut() -> u64,
     /// Where records go; none: they stay in `records`.
@@ -313,6 +313,9 @@ impl Conn {
             let mut host = ConnHost { env, known, transactions: &mut self.transactions };
             let connection = &known.connection;
             http.bytes(&mut host, connection, side, (data.payload, data.time, data.call_start), false);
+            if self.is_at_rest() {
+                return self.account(env);
+            }
         } else {
             self.streams[data.flow as usize].insert(data, env.memory.excess() == 0);
         }
@@ -371,6 +374,17 @@ impl Conn {
         }
     }
 
+    /// Whether bytes of HTTP that went straight through, as most do, leave nothing to go on with and nothing to tell.
+    fn is_at_rest(&self) -> bool {
+        let Some(http) = self.http.as_ref().filter(|http| http.state() == State::Http && !http.is_partial()) else {
+            return false;
+        };
+        let is_order_kept = self.order == Order::default()
+            && [Side::Request, Side::Response].iter().all(|&side| http.unwanted(side) < SKIP_LEAST);
+        let is_quiet = self.records.is_none() && self.closing.is_none() && !self.is_waiting;
+        is_order_kept && is_quiet && self.streams.iter().all(|stream| !stream.is_waiting())
+    }
+
     /// Goes as far as what has come, and what time has settled, allow.
     pub(super) fn advance(&mut self, env: &mut Env) {
         let is_idle = self.streams.iter().all(|stream| !stream.is_waiting());
@@ -411,15 +425,7 @@ impl Conn {
                 _ => {}
             }
         }
-        let mut held = self.streams[0].held() + self.streams[1].held();
-        held += self.http.as_ref().map_or(0, |http| http.held());
-        held += match &self.cover {
-            Cover::Sealed(sealed) => sealed.held(),
-            Cover::Plain(streams) => streams.iter().map(Stream::held).sum(),
-            Cover::Undecided | Cover::Clear => 0,
-        };
-        env.memory.adjust(self.accounted, held);
-        self.accounted = held;
+        self.account(env);
         self.is_waiting = self.closing.is_some()
             || !self.ignored
                 && (!self.is_known()
@@ -431,6 +437,19 @@ impl Conn {
                         Cover::Undecided => false,
                     }
                     || self.http.as_ref().is_some_and(|http| http.is_held_back(env.settled)));
+    }
+
+    /// Counts what is held.
+    fn account(&mut self, env: &mut Env) {
+        let mut held = self.streams[0].held() + self.streams[1].held();
+        held += self.http.as_ref().map_or(0, |http| http.held());
+        held += match &self.cover {
+            Cover::Sealed(sealed) => sealed.held(),
+            Cover::Plain(streams) => streams.iter().map(Stream::held).sum(),
+            Cover::Undecided | Cover::Clear => 0,
+        };
+        env.memory.adjust(self.accounted, held);
+        self.accounted = held;
     }
 
     /// The client's first bytes have come one by one, or will not come.
@@ -796,9 +815,9 @@ impl<'e> ConnHost<'_, 'e> {
 }
 
 impl Host for ConnHost<'_, '_> {
-    fn body_wanted(&mut self, request: Option<&Head>, response: Option<&Head>) -> usize {
-        let Some(stack) = self.stack(request) else { return 0 };
-        plugin::body_wanted(stack, &self.env.settings.tags, &self.known.connection, request, response)
+    fn wanted(&mut self, request: Option<&Head>, response: Option<&Head>) -> Wanted {
+        let Some(stack) = self.stack(request) else { return Wanted::NOTHING };
+        plugin::wanted(stack, &self.env.settings.tags, &self.known.connection, request, response)
     }
 
     fn reserve(&mut self, bytes: usize) -> bool {
@@ -813,10 +832,14 @@ impl Host for ConnHost<'_, '_> {
         self.env.memory.excess() > 0
     }
 
-    fn finished(&mut self, exchange: Box<Exchange>) {
+    fn finished(&mut self, exchange: Box<Exchange>, wanted: Wanted) {
         *self.transactions += 1;
-        self.env.stats.traffic.count(self.env.worker, &exchange);
-        self.hand_on(exchange);
+        self.env.traffic.count(&exchange);
+        if wanted.record {
+            self.hand_on(exchange);
+        } else {
+            self.env.memory.release(exchange.kept());
+        }
     }
 
     fn still_open(&mut self, exchange: Box<Exchange>) -> u64 {

@@ -116,7 +116,7 @@ impl Bench {
             secrets: &self.secrets,
             boot_to_wall: self.boot_to_wall,
             settled: self.settled,
-            worker: 0,
+            traffic: self.stats.traffic.tally(),
             next_id: &mut next_id,
             packer: None,
             records: Vec::new(),

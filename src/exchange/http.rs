@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::http1::Http1;
 use super::http2::Http2;
-pub use super::pairing::{Gap, Host, Side, State};
+pub use super::pairing::{Gap, Host, Side, State, Wanted};
 use super::{Connection, Nanos, Protocol};
 use crate::proto::http2::{self, Looks, PROOF, looks_like_client, looks_like_server};
 

@@ -315,7 +315,7 @@ impl Http1 {
 
     /// The oldest exchange whose response is not complete.
     fn unanswered(&self) -> Option<usize> {
-        self.open.iter().position(|open| !open.response_done)
+        (0..self.open.len()).find(|&at| !self.open[at].response_done)
     }
 
     fn awaits_leave(&self) -> bool {
@@ -325,7 +325,7 @@ impl Http1 {
     /// The exchange that this side's open message belongs to.
     fn current(&self, side: Side) -> Option<usize> {
         match side {
-            Side::Request => self.open.iter().rposition(|open| !open.request_done),
+            Side::Request => (0..self.open.len()).rev().find(|&at| !self.open[at].request_done),
             Side::Response => self.unanswered(),
         }
     }
@@ -455,7 +455,7 @@ impl Http1 {
         if time <= self.answered || did_not_wait {
             self.doubt(true, false);
         }
-        let wanted = host.body_wanted(Some(&head), None);
+        let wanted = host.wanted(Some(&head), None);
         let may_leave = head.method() == b"CONNECT" || wants_upgrade(&head);
         let after_loss = self.request.lost;
         let mut open = Open { began: time, wanted, may_leave, after_loss, ..Open::new(connection, Protocol::Http1) };
@@ -509,8 +509,8 @@ impl Http1 {
         self.response.in_message = true;
         self.heads += head.weight();
         let open = &mut self.open[at];
-        open.wanted = host.body_wanted(open.exchange.request.as_ref().map(|request| &request.head), Some(&head));
-        if open.wanted == 0
+        open.wanted = host.wanted(open.exchange.request.as_ref().map(|request| &request.head), Some(&head));
+        if open.wanted.body == 0
             && let Some(request) = &mut open.exchange.request
         {
             host.release(std::mem::take(&mut request.body.kept).len());
@@ -671,7 +671,8 @@ impl Http1 {
             return;
         }
         self.heads = self.heads.saturating_sub(open.heads());
-        host.finished(open.finish(connection));
+        let wanted = open.wanted;
+        host.finished(open.finish(connection), wanted);
     }
 }
 

@@ -400,7 +400,7 @@ impl Http2 {
             open.miss(Missing::RequestHeadersUnknown);
         }
         self.heads += head.weight();
-        open.wanted = host.body_wanted(Some(&head), open.exchange.response.as_ref().map(|response| &response.head));
+        open.wanted = host.wanted(Some(&head), open.exchange.response.as_ref().map(|response| &response.head));
         open.exchange.request = Some(Message::begin(head, block.began, latest));
         open.request_done = block.end_stream;
         // A response that came before waited for this.
@@ -454,8 +454,8 @@ impl Http2 {
             host.release(before.body.kept.len());
         }
         self.heads += block.head.weight();
-        open.wanted = host.body_wanted(open.exchange.request.as_ref().map(|request| &request.head), Some(&block.head));
-        if open.wanted == 0
+        open.wanted = host.wanted(open.exchange.request.as_ref().map(|request| &request.head), Some(&block.head));
+        if open.wanted.body == 0
             && let Some(request) = &mut open.exchange.request
         {
             host.release(std::mem::take(&mut request.body.kept).len());
@@ -644,7 +644,8 @@ impl Http2 {
             open.exchange.missing.insert(0, Missing::Request);
         }
         open.mark_open();
-        host.finished(open.finish(connection));
+        let wanted = open.wanted;
+        host.finished(open.finish(connection), wanted);
     }
 }
 

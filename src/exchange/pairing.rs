@@ -13,18 +13,31 @@ pub enum Side {
     Response,
 }
 
+/// What may still be wanted of an exchange, whatever becomes known of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// So many bytes of each body.
+    pub body: usize,
+    /// Any record at all.
+    pub record: bool,
+}
+
+impl Wanted {
+    pub const NOTHING: Wanted = Wanted { body: 0, record: false };
+}
+
 /// What pairing asks of the outside.
 pub trait Host {
-    /// How many bytes of each body any rule may still want, given what is known.
-    fn body_wanted(&mut self, request: Option<&Head>, response: Option<&Head>) -> usize;
+    /// What any rule may still want, given what is known.
+    fn wanted(&mut self, request: Option<&Head>, response: Option<&Head>) -> Wanted;
     /// Reserves memory for body bytes; false when there is none left.
     fn reserve(&mut self, bytes: usize) -> bool;
     /// Gives back what was reserved for body bytes that are dropped.
     fn release(&mut self, bytes: usize);
     /// Whether more is held in memory than there should be.
     fn is_full(&self) -> bool;
-    /// Takes an exchange that is as complete as it will get.
-    fn finished(&mut self, exchange: Box<Exchange>);
+    /// Takes an exchange that is as complete as it will get; `wanted`: the last answer as to that.
+    fn finished(&mut self, exchange: Box<Exchange>, wanted: Wanted);
     /// Takes what is known by now of an exchange that goes on for long; answers its id, for what is told of it later.
     fn still_open(&mut self, exchange: Box<Exchange>) -> u64;
 }
@@ -62,8 +75,8 @@ pub(super) struct Open {
     pub(super) began: Nanos,
     pub(super) request_done: bool,
     pub(super) response_done: bool,
-    /// Body bytes wanted of each side.
-    pub(super) wanted: usize,
+    /// What is wanted of it. Its body bytes are those of each side.
+    pub(super) wanted: Wanted,
     /// The request asks to leave HTTP: what follows it depends on the response.
     pub(super) may_leave: bool,
     /// Requests may have gone by unseen before this one.
@@ -96,7 +109,7 @@ impl Open {
             began: 0,
             request_done: false,
             response_done: false,
-            wanted: 0,
+            wanted: Wanted { body: 0, record: true },
             may_leave: false,
             after_loss: false,
             has_gap: false,
@@ -172,7 +185,7 @@ impl Open {
 
     /// Counts body bytes and keeps those that are wanted: always a prefix.
     pub(super) fn keep(&mut self, host: &mut dyn Host, side: Side, data: &[u8], time: Nanos) {
-        let wanted = self.wanted;
+        let wanted = self.wanted.body;
         let over_memory = match side {
             Side::Request => Missing::RequestBodyOverMemory,
             Side::Response => Missing::ResponseBodyOverMemory,
@@ -197,7 +210,7 @@ impl Open {
     }
 
     pub(super) fn count_unseen(&mut self, side: Side, bytes: u64, why: Why, time: Nanos) {
-        let wanted = self.wanted;
+        let wanted = self.wanted.body;
         self.has_gap |= side == Side::Response;
         let Some(message) = self.message(side) else { return };
         let body = &mut message.body;
@@ -229,7 +242,7 @@ impl Open {
 
     /// Says of bodies that they are longer than what was wanted of them.
     fn mark_truncated(&mut self) {
-        let wanted = self.wanted as u64;
+        let wanted = self.wanted.body as u64;
         for side in [Side::Request, Side::Response] {
             let Some(message) = self.message(side) else { continue };
             let is_cut = wanted > 0 && message.body.kept.len() as u64 == wanted && message.body.wire_bytes > wanted;
@@ -249,7 +262,7 @@ impl Open {
             Side::Response => &self.exchange.response,
         };
         let Some(body) = message.as_ref().map(|message| &message.body) else { return 0 };
-        let is_full = body.kept.len() >= self.wanted;
+        let is_full = body.kept.len() >= self.wanted.body;
         let is_broken = body.wire_bytes > body.kept.len() as u64;
         match &body.grpc {
             _ if !is_full && !is_broken => 0,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::lot::lot;
 use crate::config::{HttpCapture, Tags};
+use crate::exchange::pairing::Wanted;
 use crate::exchange::{
     Address, Connection, Container, ContainerFacts, Direction, Exchange, Level, Missing, Pod, Protocol, Record,
     TagList, Tls, grpc,
@@ -14,22 +15,26 @@ use crate::proto::{Head, Version};
 use crate::rules::{Fact, Facts, Field, Peer, decide};
 use crate::url;
 
-/// See [`super::body_wanted`].
-pub fn body_wanted(
+/// See [`super::wanted`].
+pub fn wanted(
     capture: &HttpCapture,
     tags: &Tags,
     connection: &Connection,
     request: Option<&Head>,
     response: Option<&Head>,
-) -> usize {
+) -> Wanted {
     if !capture.sample.has(|| lot(connection, request)) {
-        return 0;
+        return Wanted::NOTHING;
     }
-    let so_far = SoFar { request, response, ..SoFar::new(connection, tags) };
-    match decide(&capture.rules, capture.level, &so_far).max {
+    let max = match &capture.rules[..] {
+        [] => capture.level,
+        rules => decide(rules, capture.level, &SoFar { request, response, ..SoFar::new(connection, tags) }).max,
+    };
+    let body = match max {
         Level::Full => usize::try_from(capture.max_body_bytes).unwrap_or(usize::MAX),
         _ => 0,
-    }
+    };
+    Wanted { body, record: max > Level::None }
 }
 
 /// The record of a finished exchange; none where the level is `none`.

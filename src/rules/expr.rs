@@ -124,11 +124,10 @@ impl Test {
     }
 
     fn evaluate(&self, fact: &Fact, facts: &dyn Facts) -> Truth {
-        if *fact == Fact::NotYet {
-            return Truth::NotYet;
-        }
-        if *fact == Fact::Absent {
-            return Truth::False;
+        match fact {
+            Fact::NotYet => return Truth::NotYet,
+            Fact::Absent => return Truth::False,
+            _ => {}
         }
         match self {
             Test::NonZero => non_zero(fact).into(),

@@ -1,14 +1,9 @@
 //! Transactions, counted as they end: by direction, protocol and status, with their durations and bytes.
 //!
-//! One costs a few additions. Nothing is locked, and what workers add to lies apart, so that they do not take lines of
-//! each other's caches.
-
-use crossbeam_utils::CachePadded;
+//! One costs a few additions, in memory of its worker's own: what all of them add to is told at the end of a pass.
 
 use super::Count;
 use crate::exchange::{Direction, Exchange, Protocol};
-
-const SHARDS: usize = 16;
 
 pub const DIRECTIONS: [Direction; 3] = [Direction::Ingress, Direction::EgressInternal, Direction::EgressExternal];
 pub const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
@@ -54,66 +49,74 @@ pub struct Bytes {
     pub received: u64,
 }
 
-#[derive(Debug, Default)]
-pub struct Traffic {
-    shards: [CachePadded<Shard>; SHARDS],
-}
+/// What is counted of one direction and protocol: transactions by status, durations by bucket, and sums.
+type Counts<N> = [N; RECEIVED + 1];
+const BUCKETS: usize = STATUSES.len();
+const NANOS: usize = BUCKETS + BOUNDS.len() + 1;
+const SENT: usize = NANOS + 1;
+const RECEIVED: usize = SENT + 1;
+
+/// By the indices of [`DIRECTIONS`] and [`PROTOCOLS`].
+type Kinds<N> = [[Counts<N>; PROTOCOLS.len()]; DIRECTIONS.len()];
 
 #[derive(Debug, Default)]
-struct Shard {
-    directions: [[Counts; PROTOCOLS.len()]; DIRECTIONS.len()],
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    statuses: [Count; STATUSES.len()],
-    buckets: [Count; BOUNDS.len() + 1],
-    nanos: Count,
-    sent: Count,
-    received: Count,
-}
+pub struct Traffic(Kinds<Count>);
 
 impl Traffic {
-    /// Counts a transaction that has ended, of which that worker saw the end.
-    pub fn count(&self, worker: usize, exchange: &Exchange) {
-        let direction = direction(exchange.connection.direction);
-        let counts = &self.shards[worker % SHARDS].directions[direction][protocol(exchange.protocol)];
-        counts.statuses[status(exchange)].add(1);
-        counts.sent.add(exchange.bytes_sent().unwrap_or(0));
-        counts.received.add(exchange.bytes_received().unwrap_or(0));
-        if let Some(nanos) = exchange.duration() {
-            counts.buckets[BOUNDS.partition_point(|&bound| bound < nanos)].add(1);
-            counts.nanos.add(nanos);
-        }
+    /// For one worker's pass.
+    pub fn tally(&self) -> Tally<'_> {
+        Tally { traffic: self, counts: Kinds::default() }
     }
 
     /// Transactions, by the indices of [`DIRECTIONS`], [`PROTOCOLS`] and [`STATUSES`].
     pub fn transactions(&self, direction: usize, protocol: usize, status: usize) -> u64 {
-        self.sum(direction, protocol, |counts| counts.statuses[status].get())
+        self.0[direction][protocol][..BUCKETS][status].get()
     }
 
     /// Transactions of all kinds.
     pub fn all(&self) -> u64 {
-        let counts = self.shards.iter().flat_map(|shard| shard.directions.iter().flatten());
-        counts.flat_map(|counts| &counts.statuses).map(Count::get).sum()
+        self.0.iter().flatten().flat_map(|counts| &counts[..BUCKETS]).map(Count::get).sum()
     }
 
     pub fn durations(&self, direction: usize, protocol: usize) -> Durations {
-        Durations {
-            buckets: std::array::from_fn(|at| self.sum(direction, protocol, |counts| counts.buckets[at].get())),
-            nanos: self.sum(direction, protocol, |counts| counts.nanos.get()),
-        }
+        let counts = &self.0[direction][protocol];
+        Durations { buckets: std::array::from_fn(|at| counts[BUCKETS + at].get()), nanos: counts[NANOS].get() }
     }
 
     pub fn bytes(&self, direction: usize, protocol: usize) -> Bytes {
-        Bytes {
-            sent: self.sum(direction, protocol, |counts| counts.sent.get()),
-            received: self.sum(direction, protocol, |counts| counts.received.get()),
+        let counts = &self.0[direction][protocol];
+        Bytes { sent: counts[SENT].get(), received: counts[RECEIVED].get() }
+    }
+}
+
+/// A worker's part in [`Traffic`], told in the end.
+#[derive(Debug)]
+pub struct Tally<'a> {
+    traffic: &'a Traffic,
+    counts: Kinds<u64>,
+}
+
+impl Tally<'_> {
+    /// Counts a transaction that has ended.
+    pub fn count(&mut self, exchange: &Exchange) {
+        let counts = &mut self.counts[direction(exchange.connection.direction)][protocol(exchange.protocol)];
+        counts[status(exchange)] += 1;
+        let mut add = |sum: usize, n: u64| counts[sum] = counts[sum].wrapping_add(n);
+        add(SENT, exchange.bytes_sent().unwrap_or(0));
+        add(RECEIVED, exchange.bytes_received().unwrap_or(0));
+        if let Some(nanos) = exchange.duration() {
+            add(BUCKETS + BOUNDS.partition_point(|&bound| bound < nanos), 1);
+            add(NANOS, nanos);
         }
     }
+}
 
-    fn sum(&self, direction: usize, protocol: usize, of: impl Fn(&Counts) -> u64) -> u64 {
-        self.shards.iter().map(|shard| of(&shard.directions[direction][protocol])).sum()
+impl Drop for Tally<'_> {
+    fn drop(&mut self) {
+        let all = self.traffic.0.iter().flatten().flatten();
+        for (all, &own) in all.zip(self.counts.iter().flatten().flatten()).filter(|(_, own)| **own > 0) {
+            all.add(own);
+        }
     }
 }
 
@@ -165,7 +168,7 @@ mod tests {
         let (request, response) = (exchange.request.as_mut().unwrap(), exchange.response.as_mut().unwrap());
         (request.first_byte, response.last_byte) = (1_000, 1_000 + BOUNDS[2]);
         let (sent, received) = (exchange.bytes_sent().unwrap(), exchange.bytes_received().unwrap());
-        traffic.count(0, &exchange);
+        traffic.tally().count(&exchange);
         let statuses: Vec<u64> = (0..STATUSES.len()).map(|status| traffic.transactions(0, 0, status)).collect();
         assert_eq!((statuses, traffic.all()), (vec![0, 0, 0, 1, 0, 0, 0], 1));
         let mut buckets = [0; BOUNDS.len() + 1];
@@ -179,7 +182,7 @@ mod tests {
     #[test]
     fn one_side_alone_has_no_duration() {
         let traffic = Traffic::default();
-        traffic.count(0, &ingress().request("GET / HTTP/1.1\n", ""));
+        traffic.tally().count(&ingress().request("GET / HTTP/1.1\n", ""));
         assert_eq!(traffic.transactions(0, 0, NONE), 1);
         assert_eq!(traffic.durations(0, 0), Durations::default());
     }
@@ -190,7 +193,7 @@ mod tests {
         let mut exchange = ingress().request("GET / HTTP/1.1\n", "").response("HTTP/1.1 200 OK\n", "");
         exchange.request.as_mut().unwrap().first_byte = 0;
         exchange.response.as_mut().unwrap().last_byte = u64::MAX / 2;
-        traffic.count(0, &exchange);
+        traffic.tally().count(&exchange);
         assert_eq!(traffic.durations(0, 0).buckets[BOUNDS.len()], 1);
     }
 }

@@ -6,6 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::exchange::pairing::Wanted;
 use crate::exchange::{Address, Direction, Exchange, Process};
 
 /// The outside: takes exchanges, lends memory.
@@ -18,9 +19,9 @@ struct Outside {
 }
 
 impl Host for Outside {
-    fn body_wanted(&mut self, _request: Option<&Head>, response: Option<&Head>) -> usize {
+    fn wanted(&mut self, _request: Option<&Head>, response: Option<&Head>) -> Wanted {
         let is_unwanted = response.is_some_and(|head| head.status() == 299);
-        if is_unwanted { 0 } else { self.wanted }
+        Wanted { body: if is_unwanted { 0 } else { self.wanted }, record: true }
     }
 
     fn reserve(&mut self, bytes: usize) -> bool {
@@ -37,7 +38,7 @@ impl Host for Outside {
         self.full
     }
 
-    fn finished(&mut self, exchange: Box<Exchange>) {
+    fn finished(&mut self, exchange: Box<Exchange>, _wanted: Wanted) {
         self.held -= exchange.kept();
         self.exchanges.push(*exchange);
     }

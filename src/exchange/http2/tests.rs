@@ -9,6 +9,7 @@ use super::frames::*;
 use super::*;
 use crate::conn::Why;
 use crate::exchange::http::Http;
+use crate::exchange::pairing::Wanted;
 use crate::exchange::{Address, Direction, Exchange, Process};
 use crate::proto::http2::PREFACE;
 
@@ -21,8 +22,9 @@ struct Outside {
 }
 
 impl Host for Outside {
-    fn body_wanted(&mut self, _request: Option<&Head>, response: Option<&Head>) -> usize {
-        if response.is_some_and(|head| head.status() == 299) { 0 } else { self.wanted }
+    fn wanted(&mut self, _request: Option<&Head>, response: Option<&Head>) -> Wanted {
+        let is_unwanted = response.is_some_and(|head| head.status() == 299);
+        Wanted { body: if is_unwanted { 0 } else { self.wanted }, record: true }
     }
 
     fn reserve(&mut self, bytes: usize) -> bool {
@@ -38,7 +40,7 @@ impl Host for Outside {
         self.full
     }
 
-    fn finished(&mut self, exchange: Box<Exchange>) {
+    fn finished(&mut self, exchange: Box<Exchange>, _wanted: Wanted) {
         self.held -= exchange.kept();
         self.exchanges.push(*exchange);
     }
