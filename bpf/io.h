@@ -19,9 +19,14 @@
 /* The first program says that it has taken in this thread's call, where there is a second. */
 static __always_inline void take_call(void)
 {
-	__u32 thread = bpf_get_current_pid_tgid(), slot = thread & (TAKEN - 1);
-	__u32 *taker = is_preemptible ? bpf_map_lookup_elem(&taken, &slot) : NULL;
+	__u32 thread, slot, *taker;
 
+	/* Not behind the call of a helper, which would stay where there is only one program. */
+	if (!is_preemptible)
+		return;
+	thread = bpf_get_current_pid_tgid();
+	slot = thread & (TAKEN - 1);
+	taker = bpf_map_lookup_elem(&taken, &slot);
 	if (taker)
 		*taker = thread;
 }

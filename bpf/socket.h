@@ -163,22 +163,21 @@ static __always_inline void fill_owner(struct owner *owner, const struct task_st
 	owner->uid = BPF_CORE_READ(task, cred, euid.val);
 }
 
-/*
- * The same of the current task: kernels that hand it out as a task the verifier knows let its fields be read without a
- * helper for each (5.11, 3ca1032ab7ab).
- */
-static __always_inline void fill_current_owner(struct owner *owner)
+/* The same of a task that the verifier knows: its fields are read without a helper for each. */
+static __always_inline void fill_known_owner(struct owner *owner, const struct task_struct *task)
 {
-	const struct task_struct *task;
-
-	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)) {
-		fill_owner(owner, (struct task_struct *)bpf_get_current_task());
-		return;
-	}
-	task = bpf_get_current_task_btf();
 	owner->started = task->group_leader->start_boottime;
 	owner->exec_id = task->self_exec_id;
 	owner->uid = task->cred->euid.val;
+}
+
+/* The same of the current task, which kernels hand out as one that the verifier knows since 5.11 (3ca1032ab7ab). */
+static __always_inline void fill_current_owner(struct owner *owner)
+{
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf))
+		fill_known_owner(owner, bpf_get_current_task_btf());
+	else
+		fill_owner(owner, (struct task_struct *)bpf_get_current_task());
 }
 
 static __always_inline __u64 new_id(void)

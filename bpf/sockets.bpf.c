@@ -45,14 +45,15 @@ static __always_inline void remember(struct sock *sk, const struct connection *c
 		*known = new;
 }
 
-/* The connection of a call that moved so many bytes is in `call`; answers false where it is not to be captured. */
-static __always_inline bool find_call(struct call *call, struct sock *sk)
+/* The connection of a call of that task that moved so many bytes is in `call`; answers false where it is not to be
+ * captured. */
+static __always_inline bool find_call(struct call *call, struct sock *sk, const struct task_struct *task)
 {
 	__u32 generation = settings.generation;
 	struct connection *c;
 	struct owner now;
 
-	fill_current_owner(&now);
+	fill_known_owner(&now, task);
 	if (recall(call, bpf_sk_storage_get(&remembered, sk, NULL, 0), &now)) {
 		if (!call->connection) {
 			count(COUNT_LEFT_OUT);
@@ -81,7 +82,7 @@ static __always_inline void on_length(struct sock *sk, __s32 moved, int flags, _
 	call.direction = direction;
 	call.moved = moved;
 	task = bpf_get_current_task_btf();
-	if (!find_call(&call, sk)) {
+	if (!find_call(&call, sk, task)) {
 		/* Most calls of processes that are left out end here. */
 		if (sk->sk_protocol == IPPROTO_UDP && has_syscall(task) &&
 		    !(direction == RECEIVED && flags & MSG_TRUNC))
@@ -147,7 +148,7 @@ static __always_inline void on_spliced(struct sock *sk)
 	if (syscall_number((struct pt_regs *)bpf_task_pt_regs(task)) != NR_splice)
 		return;
 	call.pid = current_pid();
-	if (!settings.empty && find_call(&call, sk))
+	if (!settings.empty && find_call(&call, sk, task))
 		emit_call(&call);
 }
 
