@@ -65,6 +65,16 @@ impl<'a> Json<'a> {
         }
     }
 
+    /// A key and one of our own words, unless that is empty: it has nothing to escape.
+    #[inline(always)]
+    pub(super) fn word(&mut self, key: &str, word: &'static str) {
+        if !word.is_empty() {
+            self.key_and(key, "\"");
+            self.out.extend_from_slice(word.as_bytes());
+            self.out.extend_from_slice(b"\",");
+        }
+    }
+
     #[inline(always)]
     pub(super) fn number(&mut self, key: &str, value: u64) {
         self.key(key);

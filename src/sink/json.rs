@@ -43,14 +43,14 @@ pub(super) fn append_usage(
 fn append(
     out: &mut Vec<u8>,
     scratch: &mut Scratch,
-    kind: &str,
+    kind: &'static str,
     exchange: &Exchange,
     shape: &Shape,
     promoted: &[Box<str>],
 ) {
     let mut json = Json::new(out);
     json.open(b'{');
-    json.text("type", kind);
+    json.word("type", kind);
     let asked = exchange.request.as_ref().map(|message| (message, Asked::of(&message.head)));
     metadata(&mut json, exchange, asked.as_ref().map(|(_, asked)| asked), shape);
     let request = asked.map(|(message, asked)| request(&mut json, scratch, exchange, (message, &asked), shape));
@@ -66,7 +66,7 @@ fn append(
     }
     json.millis("duration_ms", exchange.duration());
     json.millis("ttfb_ms", exchange.ttfb());
-    json.text("direction", exchange.connection.direction.name());
+    json.word("direction", exchange.connection.direction.name());
     incomplete_names(&mut json, exchange, shape.level, request.unwrap_or_default(), response.unwrap_or_default());
     json.close(b'}');
     json.end_line();
@@ -201,7 +201,7 @@ fn request(
     json.text("path", asked.path());
     json.text("query", asked.query().unwrap_or_default());
     json.text("authority", asked.authority().unwrap_or_default());
-    json.text("protocol", exchange.protocol.name());
+    json.word("protocol", exchange.protocol.name());
     if let Some(stream) = exchange.stream {
         json.number("stream_id", stream.id.into());
         if stream.pushed {
@@ -274,11 +274,11 @@ fn body(json: &mut Json, message: &Message, shape: &Shape, found: &mut Found) {
     match text {
         Some(text) => {
             json.text("body", text);
-            json.text("body_encoding", "text");
+            json.word("body_encoding", "text");
         }
         None => {
             json.base64("body", &shown.bytes);
-            json.text("body_encoding", "base64");
+            json.word("body_encoding", "base64");
         }
     }
 }
