@@ -44,7 +44,7 @@ struct Watched {
     connections: Vec<Older>,
     /// Looks since the last one that found a connection.
     idle: u32,
-    _probes: Vec<Probe>,
+    probes: Vec<Probe>,
 }
 
 /// The thread that may attach, which waits for the word. See the module.
@@ -132,7 +132,7 @@ impl Attacher {
                          there is looked at until they are closed ({} probes)",
                         probes.len()
                     );
-                    self.watched.push(Watched { pid, exe, connections, idle: 0, _probes: probes });
+                    self.watched.push(Watched { pid, exe, connections, idle: 0, probes });
                 }
                 Err(error) => {
                     self.stats.lost_probes.add(1);
@@ -190,19 +190,18 @@ impl Attacher {
 
     fn look(&mut self) {
         let kernel = &self.kernel;
-        self.watched.retain_mut(|watched| {
+        let is_over = |watched: &mut Watched| {
             let is_idle = !watched.connections.iter().any(|older| kernel.is_plain(older));
             watched.idle = if is_idle { watched.idle + 1 } else { 0 };
-            let is_over = watched.idle >= LOOKS;
-            if is_over {
-                log::info!(
-                    "{} (PID {}) uses no such connections within TLS: what OpenSSL does there is not looked at any more",
-                    watched.exe,
-                    watched.pid
-                );
-            }
-            !is_over
-        });
+            watched.idle >= LOOKS
+        };
+        for Watched { pid, exe, probes, .. } in self.watched.extract_if(.., is_over).collect::<Vec<_>>() {
+            // The kernel takes a tenth of a second for each, in which the process still pays for it.
+            drop(probes);
+            log::info!(
+                "{exe} (PID {pid}) uses no such connections within TLS: what OpenSSL does there is not looked at any more"
+            );
+        }
     }
 }
 
