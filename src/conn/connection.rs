@@ -306,20 +306,44 @@ impl Conn {
         if matches!(self.cover, Cover::Undecided) && side == Side::Request && self.known.is_some() {
             self.decide(data);
         }
-        if let (Some(known), Some(http), Cover::Clear) = (&self.known, &mut self.http, &self.cover)
-            && http.is_ready(side, false)
-            && self.streams[data.flow as usize].pass(data)
-        {
-            let mut host = ConnHost { env, known, transactions: &mut self.transactions };
-            let connection = &known.connection;
-            http.bytes(&mut host, connection, side, (data.payload, data.time, data.call_start), false);
-            if self.is_at_rest() {
-                return self.account(env);
-            }
-        } else {
+        if !self.pass(side, data, env) {
             self.streams[data.flow as usize].insert(data, env.memory.excess() == 0);
+        } else if self.is_at_rest() {
+            return self.account(env);
         }
         self.advance(env);
+    }
+
+    /// Hands bytes on as they come, without keeping them, where nothing is before them; false where they have to wait.
+    fn pass(&mut self, side: Side, data: &Data, env: &mut Env) -> bool {
+        let (Some(known), Some(http)) = (&self.known, &mut self.http) else { return false };
+        let stream = &mut self.streams[data.flow as usize];
+        let (connection, secrets) = (&known.connection, env.secrets);
+        let mut host = ConnHost { env, known, transactions: &mut self.transactions };
+        match &mut self.cover {
+            Cover::Clear if http.is_ready(side, false) && stream.pass(data) => {
+                http.bytes(&mut host, connection, side, (data.payload, data.time, data.call_start), false);
+                true
+            }
+            // Until it is kept, and known whose library that is, there is more to do than to open what comes.
+            Cover::Sealed(sealed)
+                if self.kept_at.is_some()
+                    && connection.tls.as_ref().is_some_and(|tls| tls.library.is_some())
+                    && sealed.is_flowing()
+                    && stream.pass(data) =>
+            {
+                let from = if side == Side::Request { tls::Side::Client } else { tls::Side::Server };
+                sealed.pass(from, data, secrets, |bytes| {
+                    let is_ready = http.is_ready(side, false);
+                    if is_ready {
+                        http.bytes(&mut host, connection, side, bytes, false);
+                    }
+                    is_ready
+                });
+                true
+            }
+            _ => false,
+        }
     }
 
     /// One direction carries no byte any more.
@@ -379,10 +403,16 @@ impl Conn {
         let Some(http) = self.http.as_ref().filter(|http| http.state() == State::Http && !http.is_partial()) else {
             return false;
         };
-        let is_order_kept = self.order == Order::default()
-            && [Side::Request, Side::Response].iter().all(|&side| http.unwanted(side) < SKIP_LEAST);
+        let is_flowing = match &self.cover {
+            Cover::Clear => [Side::Request, Side::Response].iter().all(|&side| http.unwanted(side) < SKIP_LEAST),
+            Cover::Sealed(sealed) => sealed.is_flowing(),
+            Cover::Undecided | Cover::Plain(_) => false,
+        };
         let is_quiet = self.records.is_none() && self.closing.is_none() && !self.is_waiting;
-        is_order_kept && is_quiet && self.streams.iter().all(|stream| !stream.is_waiting())
+        is_flowing
+            && is_quiet
+            && self.order == Order::default()
+            && self.streams.iter().all(|stream| !stream.is_waiting())
     }
 
     /// Goes as far as what has come, and what time has settled, allow.

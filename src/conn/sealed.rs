@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::flows;
 use super::stream::{Item, Stream, Why};
-use crate::bpf::Flow;
+use crate::bpf::{Data, Flow};
 use crate::tls::{self, Kept, Piece, Secrets, Session, Side, State};
 
 /// Ciphertext that may wait for its secret in the TLS layer; what comes behind it stays in the streams.
@@ -147,6 +147,42 @@ impl Sealed {
             let flow = flow_of(side, is_server) as usize;
             streams[flow].position().or(self.stood[flow])
         })
+    }
+
+    /// Whether it is open and nothing is held in it: all that happens is that bytes come and plaintext goes.
+    pub(super) fn is_flowing(&self) -> bool {
+        self.session.state() == State::Open
+            && self.early.is_none()
+            && !self.is_clear
+            && self.stood == [None; 2]
+            && !self.is_waiting()
+    }
+
+    /// Opens bytes that come straight from the wire; to be asked only while it is flowing. `out` takes plaintext of that
+    /// side, or says that it cannot now: then it waits here.
+    pub(super) fn pass(
+        &mut self,
+        side: Side,
+        data: &Data,
+        secrets: &Secrets,
+        mut out: impl FnMut((&[u8], u64, bool)) -> bool,
+    ) {
+        let Sealed { session, plain, is_missing, .. } = self;
+        let piece = Piece::Bytes { data: data.payload, time: data.time, call_start: data.call_start };
+        let flow = data.flow as usize;
+        session.take(side, piece, secrets, &mut |from, piece| {
+            let plain = if from == side { &mut plain[flow] } else { &mut plain[1 - flow] };
+            let is_taken = match piece {
+                Piece::Bytes { data, time, call_start } if from == side && plain.items.is_empty() => {
+                    out((data, time, call_start))
+                }
+                _ => false,
+            };
+            if !is_taken {
+                *is_missing |= matches!(piece, Piece::Unseen { .. });
+                plain.push(piece);
+            }
+        });
     }
 
     /// Takes in what the streams have, as far as it can be opened or kept.
