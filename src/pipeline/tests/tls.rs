@@ -1,7 +1,10 @@
 //! Connections within TLS, one after the other: what is held for them is let go of.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::bpf::types::close_event;
+use crate::exchange::Message;
 use crate::tls::tests::pair::{Ends, Wire, suite};
 use crate::tls::{Library, Side};
 
@@ -85,5 +88,77 @@ fn the_library_is_that_of_the_process() {
             });
         });
         assert_eq!(exchanges[0].connection.tls.as_ref().expect("it is within TLS").library, library);
+    }
+}
+
+/// So many requests and their answers, one after the other.
+fn long_wire(suite_name: &str, requests: usize) -> Wire {
+    let mut ends = Ends::new(suite(suite_name));
+    ends.server.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let mut pair = ends.meet();
+    pair.carry();
+    for number in 0..requests {
+        let body = "x".repeat(number * 700);
+        let request = format!("POST /{number} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        pair.say(Side::Client, request.as_bytes());
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}!", body.len() + 1);
+        pair.say(Side::Server, answer.as_bytes());
+    }
+    pair.part()
+}
+
+/// What comes of the wire, cut by `cuts` and with neighbours of different directions in the wrong order where `swaps` says
+/// so, as through two CPUs. While the library is not known, all that comes is kept before it is opened.
+fn told(
+    wire: &Wire,
+    cuts: &[usize],
+    swaps: &[bool],
+    is_library_known: bool,
+) -> Vec<(Option<Message>, Option<Message>)> {
+    let (mut cuts, mut swaps) = (cuts.iter().cycle(), swaps.iter().cycle());
+    let (mut events, mut ends_at, mut time) = (Vec::new(), [1, 1], MS);
+    for (side, bytes) in &wire.chunks {
+        let flow = usize::from(*side == Side::Client);
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
+            events.push((flow, data(1 << 10, flow as u8, ends_at[flow], piece, time)));
+            (rest, time, ends_at[flow]) = (behind, time + MS, ends_at[flow] + piece.len());
+        }
+    }
+    for at in 1..events.len() {
+        if *swaps.next().unwrap() && events[at - 1].0 != events[at].0 {
+            events.swap(at - 1, at);
+        }
+    }
+    let exchanges = run(64 << 20, |pipeline| {
+        wire.secrets.iter().for_each(|secret| pipeline.secrets.put(1, secret.clone()));
+        if is_library_known {
+            pipeline.secrets.libraries.saw(u32::MAX, Library::OpenSsl, 1);
+        }
+        pipeline.pass(0, 0, |pass| {
+            pass.event(&open(1 << 10, 1));
+            events.iter().for_each(|(_, event)| pass.event(event));
+            pass.settle(0, 1, time);
+        });
+    });
+    exchanges.into_iter().map(|exchange| (exchange.request, exchange.response)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #[test]
+    fn what_is_opened_as_it_comes_is_what_is_kept_first(
+        is_older in any::<bool>(),
+        cuts in proptest::collection::vec(prop_oneof![1usize..40, 200usize..3000, Just(usize::MAX)], 1..20),
+        swaps in proptest::collection::vec(any::<bool>(), 1..20),
+    ) {
+        let suite_name =
+            if is_older { "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" } else { "TLS13_AES_128_GCM_SHA256" };
+        let wire = long_wire(suite_name, 12);
+        let kept = told(&wire, &cuts, &swaps, false);
+        prop_assert_eq!(kept.len(), 12);
+        prop_assert!(kept.iter().all(|(request, response)| request.is_some() && response.is_some()));
+        prop_assert_eq!(told(&wire, &cuts, &swaps, true), kept);
     }
 }
