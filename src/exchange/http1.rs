@@ -508,14 +508,7 @@ impl Http1 {
         self.response.lost = false;
         self.response.in_message = true;
         self.heads += head.weight();
-        let open = &mut self.open[at];
-        open.wanted = host.wanted(open.exchange.request.as_ref().map(|request| &request.head), Some(&head));
-        if open.wanted.body == 0
-            && let Some(request) = &mut open.exchange.request
-        {
-            host.release(std::mem::take(&mut request.body.kept).len());
-        }
-        open.exchange.response = Some(Message::begin(head, time, latest));
+        self.open[at].begin_response(host, head, time, latest);
     }
 
     fn message_done(
@@ -671,8 +664,7 @@ impl Http1 {
             return;
         }
         self.heads = self.heads.saturating_sub(open.heads());
-        let wanted = open.wanted;
-        host.finished(open.finish(connection), wanted);
+        open.finish(host, connection);
     }
 }
 

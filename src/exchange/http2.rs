@@ -454,13 +454,7 @@ impl Http2 {
             host.release(before.body.kept.len());
         }
         self.heads += block.head.weight();
-        open.wanted = host.wanted(open.exchange.request.as_ref().map(|request| &request.head), Some(&block.head));
-        if open.wanted.body == 0
-            && let Some(request) = &mut open.exchange.request
-        {
-            host.release(std::mem::take(&mut request.body.kept).len());
-        }
-        open.exchange.response = Some(Message::begin(block.head, block.began, latest));
+        open.begin_response(host, block.head, block.began, latest);
         if block.end_stream {
             self.side_done(host, connection, Side::Response, id);
         } else {
@@ -644,8 +638,7 @@ impl Http2 {
             open.exchange.missing.insert(0, Missing::Request);
         }
         open.mark_open();
-        let wanted = open.wanted;
-        host.finished(open.finish(connection), wanted);
+        open.finish(host, connection);
     }
 }
 

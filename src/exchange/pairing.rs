@@ -121,14 +121,25 @@ impl Open {
         self.exchange.messages().next().is_none()
     }
 
-    /// As complete as it will get. What is known of the connection may be more than when it began.
-    pub(super) fn finish(mut self, connection: &Arc<Connection>) -> Box<Exchange> {
+    /// Its response begins.
+    pub(super) fn begin_response(&mut self, host: &mut dyn Host, head: Head, first_byte: Nanos, last_byte: Nanos) {
+        self.wanted = host.wanted(self.exchange.request.as_ref().map(|request| &request.head), Some(&head));
+        if self.wanted.body == 0
+            && let Some(request) = &mut self.exchange.request
+        {
+            host.release(std::mem::take(&mut request.body.kept).len());
+        }
+        self.exchange.response = Some(Message::begin(head, first_byte, last_byte));
+    }
+
+    /// Hands it out, as complete as it will get. What is known of the connection may be more than when it began.
+    pub(super) fn finish(mut self, host: &mut dyn Host, connection: &Arc<Connection>) {
         self.mark_truncated();
         self.take_trailers();
         if !Arc::ptr_eq(&self.exchange.connection, connection) {
             self.exchange.connection = connection.clone();
         }
-        self.exchange
+        host.finished(self.exchange, self.wanted);
     }
 
     pub(super) fn asked(&self) -> Asked {
