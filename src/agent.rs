@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, bounded, never, select, tick};
+use log::LevelFilter;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -182,6 +183,8 @@ pub fn run(run: &Run, settings: Settings) -> Result<()> {
         log::info!("not opened: {count} TLS connections of {exe} (library: {library})");
     }
     log::info!("{}", stats.line(&counters));
+    // The last line: threads that nobody waits for have nothing to add, such as that the last probe of a process is gone.
+    log::set_max_level(LevelFilter::Off);
     Ok(())
 }
 

@@ -254,6 +254,8 @@ impl Sidetap {
         let stderr = self.program.stderr();
         assert!(!stderr.contains("panicked"), "a thread panicked{}", self.program.tail());
         // Shown where a test fails: a loss explains much.
-        println!("{}", stderr.lines().last().unwrap_or_default());
+        let last = stderr.lines().last().unwrap_or_default();
+        println!("{last}");
+        assert!(last.contains(" seen="), "the last line has no counters{}", self.program.tail());
     }
 }
