@@ -147,21 +147,25 @@ static __always_inline __u64 later_argument(struct pt_regs *regs, __u32 number)
 }
 
 /* The words of a Go function's arguments, from 0 on: the registers that Go passes integers in
- * (cmd/compile/abi-internal). */
+ * (cmd/compile/abi-internal). The first is the function's result, too, at its return. And the goroutine. */
 #if defined(__TARGET_ARCH_x86)
+#define GO_WORD_0(regs) ((regs)->ax)
 #define GO_WORD_1(regs) ((regs)->bx)
 #define GO_WORD_2(regs) ((regs)->cx)
 #define GO_WORD_3(regs) ((regs)->di)
 #define GO_WORD_4(regs) ((regs)->si)
 #define GO_WORD_6(regs) ((regs)->r9)
 #define GO_WORD_7(regs) ((regs)->r10)
+#define GO_ROUTINE(from) ((from)->r14)
 #else
+#define GO_WORD_0(regs) PT_REGS_PARM1(regs)
 #define GO_WORD_1(regs) PT_REGS_PARM2(regs)
 #define GO_WORD_2(regs) PT_REGS_PARM3(regs)
 #define GO_WORD_3(regs) PT_REGS_PARM4(regs)
 #define GO_WORD_4(regs) PT_REGS_PARM5(regs)
 #define GO_WORD_6(regs) PT_REGS_PARM7(regs)
 #define GO_WORD_7(regs) PT_REGS_PARM8(regs)
+#define GO_ROUTINE(from) (((const struct user_pt_regs *)(from))->regs[28])
 #endif
 
 #endif

@@ -225,7 +225,7 @@ static __always_inline void emit_call(struct call *call)
 	event->direction = call->direction;
 	event->role = call->role;
 	event->flags = unwanted ? 0 : DATA_CALL_START;
-	event->pad = 0;
+	event->library = 0;
 	p = &walk.scratch->progress;
 	p->from = call->from;
 	p->position = call->position + unwanted;

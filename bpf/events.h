@@ -169,7 +169,7 @@ struct data_event {
 	__u8 direction;
 	__u8 role;
 	__u8 flags; /* enum data_flag */
-	__u8 pad;
+	__u8 library; /* EVENT_PLAIN: enum tls_library */
 };
 
 /* Which process, and which program in its life; the user it was then. */

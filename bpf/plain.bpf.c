@@ -1,69 +1,87 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Plaintext of TLS connections that are older than we are: at the entry and the return instructions of OpenSSL's read
- * and write functions, in processes that user space chooses. A kernel that refuses these programs costs nothing else.
+ * Plaintext of TLS connections that are older than we are: at the entry and the return instructions of read and write
+ * functions of OpenSSL and Go, in processes that user space chooses. A kernel that refuses these programs costs nothing else.
  *
  * On kernels that let other tasks onto the CPU in the midst of such a program: nothing here is shared by CPU.
  */
 #include "io.h"
 #include "plain.h"
 
-/* Events of one call: half a MiB. */
-#define PLAIN_STEPS 16
+/* Events of one call: two MiB. */
+#define PLAIN_STEPS 64
 
-static __always_inline void enter(struct pt_regs *ctx, __u8 direction, __u64 told_at)
+/* Enters a read or write function. */
+static __always_inline void enter(const struct tls_caller *caller, const struct tls_call *call)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct tls_object_key key = { .address = PT_REGS_PARM1(ctx), .pid = thread >> 32 };
-	struct tls_call *outer, call = {
-		.object = key.address,
-		.data = PT_REGS_PARM2(ctx),
-		.length = PT_REGS_PARM3(ctx),
-		.told_at = told_at,
-		.stack = PT_REGS_SP(ctx),
-		.direction = direction,
-	};
+	struct tls_object_key key = { .address = call->object, .pid = caller->pid };
+	__u32 side = call->direction & 1;
+	struct tls_object *object;
+	struct tls_call *outer;
 
 	if (settings.empty || is_process_left_out(key.pid))
 		return;
-	outer = bpf_map_lookup_elem(&tls_calls, &thread);
+	outer = bpf_map_lookup_elem(&tls_calls, caller);
 	if (outer) {
 		struct tls_object_key other = { .address = outer->object, .pid = key.pid };
 
 		/* One within the other: whose system calls are those? Or a return that was not seen, and its bytes. */
 		contradict(&other);
-		if (outer->stack > call.stack)
+		if (!call->stack || outer->stack > call->stack)
 			contradict(&key);
 	}
-	if (bpf_map_update_elem(&tls_calls, &thread, &call, BPF_ANY))
+	object = bpf_map_lookup_elem(&tls_objects, &key);
+	if (object && object->connection) {
+		if (object->caller[side] && object->caller[side] != caller->id)
+			contradict(&key);
+		object->caller[side] = caller->id;
+	}
+	if (bpf_map_update_elem(&tls_calls, caller, call, BPF_ANY))
 		contradict(&key);
+}
+
+static __always_inline void thread_enters(struct pt_regs *ctx, __u8 library, __u8 direction, __u64 told_at)
+{
+	struct tls_caller caller = this_thread();
+	struct tls_call call = {
+		.object = PT_REGS_PARM1(ctx),
+		.data = PT_REGS_PARM2(ctx),
+		.length = PT_REGS_PARM3(ctx),
+		.told_at = told_at,
+		.stack = PT_REGS_SP(ctx),
+		.entered = direction == SENT ? bpf_ktime_get_boot_ns() : 0,
+		.direction = direction,
+		.library = library,
+	};
+
+	enter(&caller, &call);
 }
 
 SEC("uprobe/plain")
 int openssl_read(struct pt_regs *ctx)
 {
-	enter(ctx, RECEIVED, 0);
+	thread_enters(ctx, LIBRARY_OPENSSL, RECEIVED, 0);
 	return 0;
 }
 
 SEC("uprobe/plain")
 int openssl_read_ex(struct pt_regs *ctx)
 {
-	enter(ctx, RECEIVED, PT_REGS_PARM4(ctx));
+	thread_enters(ctx, LIBRARY_OPENSSL, RECEIVED, PT_REGS_PARM4(ctx));
 	return 0;
 }
 
 SEC("uprobe/plain")
 int openssl_write(struct pt_regs *ctx)
 {
-	enter(ctx, SENT, 0);
+	thread_enters(ctx, LIBRARY_OPENSSL, SENT, 0);
 	return 0;
 }
 
 SEC("uprobe/plain")
 int openssl_write_ex(struct pt_regs *ctx)
 {
-	enter(ctx, SENT, PT_REGS_PARM4(ctx));
+	thread_enters(ctx, LIBRARY_OPENSSL, SENT, PT_REGS_PARM4(ctx));
 	return 0;
 }
 
@@ -71,7 +89,38 @@ int openssl_write_ex(struct pt_regs *ctx)
 SEC("uprobe/plain")
 int openssl_write_ex2(struct pt_regs *ctx)
 {
-	enter(ctx, SENT, PT_REGS_PARM5(ctx));
+	thread_enters(ctx, LIBRARY_OPENSSL, SENT, PT_REGS_PARM5(ctx));
+	return 0;
+}
+
+/* crypto/tls.(*Conn).Read(b) or Write(b), behind where Go makes room on the stack and begins anew. */
+static __always_inline void goroutine_enters(struct pt_regs *ctx, __u8 direction)
+{
+	struct tls_caller caller = { .id = GO_ROUTINE(ctx), .pid = current_pid() };
+	struct tls_call call = {
+		.object = GO_WORD_0(ctx),
+		.data = GO_WORD_1(ctx),
+		.length = GO_WORD_2(ctx),
+		.entered = direction == SENT ? bpf_ktime_get_boot_ns() : 0,
+		.direction = direction,
+		.library = LIBRARY_GO,
+	};
+
+	bpf_map_delete_elem(&go_received, &caller);
+	enter(&caller, &call);
+}
+
+SEC("uprobe/plain")
+int go_read(struct pt_regs *ctx)
+{
+	goroutine_enters(ctx, RECEIVED);
+	return 0;
+}
+
+SEC("uprobe/plain")
+int go_write(struct pt_regs *ctx)
+{
+	goroutine_enters(ctx, SENT);
 	return 0;
 }
 
@@ -94,6 +143,8 @@ static __always_inline void send_part(struct tls_call *call, const struct connec
 	}
 	if (event) {
 		fill_head(&event->head, EVENT_PLAIN, current_pid());
+		if (call->entered)
+			event->head.time = call->entered;
 		event->connection = c->id;
 		event->socket = c->socket;
 		event->position = call->position;
@@ -101,7 +152,7 @@ static __always_inline void send_part(struct tls_call *call, const struct connec
 		event->direction = call->direction;
 		event->role = c->role;
 		event->flags = call->flags;
-		event->pad = 0;
+		event->library = call->library;
 		/* Clamp, barrier, mask, as in flush(). */
 		if (attached > most)
 			attached = most;
@@ -129,6 +180,8 @@ static __always_inline void tell_rest(const struct tls_call *call, const struct 
 	struct data_event event = {};
 
 	fill_head(&event.head, EVENT_PLAIN, current_pid());
+	if (call->entered)
+		event.head.time = call->entered;
 	event.connection = c->id;
 	event.socket = c->socket;
 	event.position = call->position;
@@ -136,14 +189,15 @@ static __always_inline void tell_rest(const struct tls_call *call, const struct 
 	event.direction = call->direction;
 	event.role = c->role;
 	event.flags = DATA_UNOBSERVABLE;
+	event.library = call->library;
 	output(&event, sizeof(event), COUNT_LOST_DATA);
 }
 
 /* The next part of a long call; whether there is more. Global: the verifier looks at it once, and not for each part. */
-__noinline int send_large(__u64 address)
+__noinline int send_large(__u64 address, __u64 id)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct tls_call *call = bpf_map_lookup_elem(&tls_calls, &thread);
+	struct tls_caller caller = { .id = id, .pid = current_pid() };
+	struct tls_call *call = bpf_map_lookup_elem(&tls_calls, &caller);
 	struct connection *c = bpf_map_lookup_elem(&connections, &address);
 	__u32 length;
 
@@ -154,7 +208,7 @@ __noinline int send_large(__u64 address)
 	return call->left > 0;
 }
 
-static __always_inline void send_all(struct tls_call *call, const struct connection *c)
+static __always_inline void send_all(const struct tls_caller *caller, struct tls_call *call, const struct connection *c)
 {
 	__u32 length = call->left;
 	int i;
@@ -167,7 +221,7 @@ static __always_inline void send_all(struct tls_call *call, const struct connect
 	if (length <= 0x3fff)
 		return send_part(call, c, length, 0x3fff);
 	for (i = 0; i < PLAIN_STEPS; i++)
-		if (!send_large(c->socket))
+		if (!send_large(c->socket, caller->id))
 			return;
 	tell_rest(call, c);
 }
@@ -182,31 +236,33 @@ static __always_inline bool is_dropped(const struct connection *c)
 }
 
 /* The function has moved so many bytes of plaintext. */
-static __always_inline void on_plain(struct tls_call *call, __u32 pid, __u32 moved)
+static __always_inline void on_plain(const struct tls_caller *caller, struct tls_call *call, __u32 moved)
 {
-	struct tls_object_key key = { .address = call->object, .pid = pid };
+	struct tls_object_key key = { .address = call->object, .pid = caller->pid };
 	struct tls_object *object = bpf_map_lookup_elem(&tls_objects, &key);
+	__u32 side = call->direction & 1;
 	struct tls_socket *socket;
 	struct connection *c;
 	__u64 address;
 
 	if (!object || !object->connection)
 		return;
-	if (moved > call->length) {
+	if (moved > call->length || (object->caller[side] && object->caller[side] != caller->id)) {
 		contradict(&key);
 		return;
 	}
+	object->caller[side] = 0;
 	address = object->socket;
 	socket = bpf_map_lookup_elem(&tls_sockets, &address);
 	c = bpf_map_lookup_elem(&connections, &address);
-	if (!socket || socket->connection != object->connection || !c || c->id != object->connection)
+	if (!moved || !socket || socket->connection != object->connection || !c || c->id != object->connection)
 		return;
-	call->position = socket->position[call->direction & 1];
+	call->position = socket->position[side];
 	call->left = moved;
 	call->flags = DATA_CALL_START;
-	socket->position[call->direction & 1] += moved;
+	socket->position[side] += moved;
 	if (!is_dropped(c))
-		send_all(call, c);
+		send_all(caller, call, c);
 }
 
 /* How many bytes the function says it has moved; more than a call can move where that cannot be told. */
@@ -223,27 +279,88 @@ static __always_inline __u32 moved_by(const struct tls_call *call, __s32 returne
 	return moved;
 }
 
-/* At a return instruction of any of the functions. */
+/* At a return instruction of any of OpenSSL's functions. */
 SEC("uprobe/plain")
 int openssl_returns(struct pt_regs *ctx)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct tls_call *call = bpf_map_lookup_elem(&tls_calls, &thread);
-	struct tls_object_key key = {};
-	__u32 moved;
+	struct tls_caller caller = this_thread();
+	struct tls_call *call = bpf_map_lookup_elem(&tls_calls, &caller);
+	struct tls_object_key key = { .pid = caller.pid };
 
 	if (!call)
 		return 0;
 	key.address = call->object;
-	key.pid = thread >> 32;
-	if (call->stack != PT_REGS_SP(ctx)) {
+	if (call->stack != PT_REGS_SP(ctx))
 		contradict(&key);
-	} else {
-		moved = moved_by(call, PT_REGS_RC(ctx));
-		if (moved)
-			on_plain(call, key.pid, moved);
-	}
-	bpf_map_delete_elem(&tls_calls, &thread);
+	else
+		on_plain(&caller, call, moved_by(call, PT_REGS_RC(ctx)));
+	bpf_map_delete_elem(&tls_calls, &caller);
+	return 0;
+}
+
+/*
+ * The call that a goroutine was in before our programs came, at its return from crypto/tls.(*Conn).Read(b): its
+ * arguments are where Go has a place for them, above the return address (user space has seen that the function puts
+ * them there).
+ */
+static __always_inline void reconstruct_call(struct pt_regs *ctx, const struct tls_caller *caller)
+{
+	struct tls_received *received = bpf_map_lookup_elem(&go_received, caller);
+	struct tls_call call = { .direction = RECEIVED, .library = LIBRARY_GO };
+	struct tls_object_key key = { .pid = caller->pid };
+	struct tls_object *object;
+	struct connection *c;
+	__u64 address, words[3];
+
+	if (!received || settings.empty || is_process_left_out(caller->pid))
+		return;
+	address = received->socket;
+	c = bpf_map_lookup_elem(&connections, &address);
+	if (!c || c->id != received->connection)
+		return;
+	if (bpf_probe_read_user(words, sizeof(words), (void *)(PT_REGS_SP(ctx) + sizeof(__u64))))
+		return;
+	key.address = call.object = words[0];
+	call.data = words[1];
+	call.length = words[2];
+	object = bpf_map_lookup_elem(&tls_objects, &key);
+	if (!object)
+		bind(&key, c, call.library);
+	else if (object->connection && object->connection != c->id)
+		contradict(&key);
+	bpf_map_update_elem(&tls_calls, caller, &call, BPF_ANY);
+}
+
+/* A goroutine is at a return of one of the functions. */
+static __always_inline void goroutine_leaves(struct pt_regs *ctx, const struct tls_caller *caller)
+{
+	struct tls_call *call = bpf_map_lookup_elem(&tls_calls, caller);
+	__s64 moved = GO_WORD_0(ctx);
+
+	if (!call)
+		return;
+	on_plain(caller, call, moved > 0 ? moved : 0);
+	bpf_map_delete_elem(&tls_calls, caller);
+}
+
+SEC("uprobe/plain")
+int go_read_returns(struct pt_regs *ctx)
+{
+	struct tls_caller caller = { .id = GO_ROUTINE(ctx), .pid = current_pid() };
+
+	if (!bpf_map_lookup_elem(&tls_calls, &caller))
+		reconstruct_call(ctx, &caller);
+	bpf_map_delete_elem(&go_received, &caller);
+	goroutine_leaves(ctx, &caller);
+	return 0;
+}
+
+SEC("uprobe/plain")
+int go_write_returns(struct pt_regs *ctx)
+{
+	struct tls_caller caller = { .id = GO_ROUTINE(ctx), .pid = current_pid() };
+
+	goroutine_leaves(ctx, &caller);
 	return 0;
 }
 

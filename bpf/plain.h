@@ -19,19 +19,28 @@
 #define RECORD_DATA 23
 #define RECORD_MOST ((1 << 14) + 2048)
 
-/* A thread in a read or write function. */
+/* Who is in a read or write function: a thread or, in Go's programs, a goroutine, which goes from thread to thread. */
+struct tls_caller {
+	__u64 id; /* of the thread, or the address of what Go's runtime has of the goroutine, which is larger than any */
+	__u32 pid;
+	__u32 pad;
+};
+
+/* What it is to do there. */
 struct tls_call {
 	__u64 object;
 	__u64 data;
 	__u64 length;
 	__u64 told_at; /* where the function puts how many bytes it has moved; 0: it returns that */
-	__u64 stack;   /* pointer at the entry, and again at the return */
+	__u64 stack;   /* pointer at the entry, and again at the return; 0: a goroutine's, which is moved as it grows */
+	__u64 entered; /* of one that sends: CLOCK_BOOTTIME, ns. The answer may have come by the time that it returns */
 	/* At the return: what is not in an event yet. */
 	__u32 position;
 	__u32 left;
 	__u8 direction;
 	__u8 flags;
-	__u8 pad[6];
+	__u8 library; /* enum tls_library */
+	__u8 pad[5];
 };
 
 struct tls_object_key {
@@ -43,6 +52,13 @@ struct tls_object_key {
 struct tls_object {
 	__u64 socket;
 	__u64 connection; /* its id; 0: contradicted */
+	__u64 caller[2];  /* who is in a function with it, by direction: two at once, and nothing tells whose bytes go first */
+};
+
+/* A connection that a record was received on. */
+struct tls_received {
+	__u64 socket;
+	__u64 connection; /* its id */
 };
 
 struct tls_socket {
@@ -52,15 +68,35 @@ struct tls_socket {
 };
 
 /*
- * Thread to the function that it is in; from the entry to the return. Not one that pushes out others: a call that is
- * not known is missing in the plaintext. Key: process and thread.
+ * Caller to the call; from the entry to the return. Not one that pushes out others: a call that is not known is missing
+ * in the plaintext.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 8192);
-	__type(key, __u64);
+	__type(key, struct tls_caller);
 	__type(value, struct tls_call);
 } tls_calls SEC(".maps");
+
+/* Processes with programs of ours at Go's functions; from user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u32);
+	__type(value, __u8);
+} go_processes SEC(".maps");
+
+/*
+ * Goroutine that was in no function, as far as was seen, to what it received; until it enters one or returns from one.
+ * Most wait in their read function all the time, and did so when our programs came: then all that they received since
+ * was for it.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct tls_caller);
+	__type(value, struct tls_received);
+} go_received SEC(".maps");
 
 /* Object to its connection; from the first record or contradiction to its end or the socket's. */
 struct {
@@ -84,7 +120,7 @@ const volatile bool reads_plain = false;
 /* Whether any process has such functions watched; set by user space. */
 volatile bool watches_plain = false;
 
-static __always_inline void tell_plain(__u64 socket, __u64 connection, __u8 flags)
+static __always_inline void tell_plain(__u64 socket, __u64 connection, __u8 flags, __u8 library)
 {
 	struct data_event event = {};
 
@@ -92,6 +128,7 @@ static __always_inline void tell_plain(__u64 socket, __u64 connection, __u8 flag
 	event.connection = connection;
 	event.socket = socket;
 	event.flags = flags;
+	event.library = library;
 	output(&event, sizeof(event), COUNT_LOST_DATA);
 }
 
@@ -114,7 +151,7 @@ static __always_inline void contradict(const struct tls_object_key *key)
 		socket->object.address = 0;
 		socket->object.pid = 0;
 	}
-	tell_plain(object->socket, object->connection, DATA_DOUBTFUL);
+	tell_plain(object->socket, object->connection, DATA_DOUBTFUL, 0);
 	object->connection = 0;
 }
 
@@ -144,7 +181,7 @@ static __always_inline __u8 record_at(__u64 where, __u32 moved, __u32 how)
 	return length && length <= RECORD_MOST ? head[0] : 0;
 }
 
-static __always_inline void bind(const struct tls_object_key *key, struct connection *c)
+static __always_inline void bind(const struct tls_object_key *key, struct connection *c, __u8 library)
 {
 	struct tls_socket *before, socket = { .connection = c->id, .object = *key };
 	struct tls_object object = { .socket = c->socket, .connection = c->id };
@@ -162,37 +199,67 @@ static __always_inline void bind(const struct tls_object_key *key, struct connec
 		/* Another object's, as in a process and its child. */
 		contradict(&before->object);
 		contradict(key);
-		tell_plain(c->socket, c->id, DATA_DOUBTFUL);
+		tell_plain(c->socket, c->id, DATA_DOUBTFUL, 0);
 		return;
 	}
 	c->flags |= CONNECTION_BOUND;
 	if (bpf_map_update_elem(&tls_sockets, &address, &socket, BPF_ANY) ||
 	    bpf_map_update_elem(&tls_objects, key, &object, BPF_ANY))
 		return;
-	tell_plain(c->socket, c->id, 0);
+	tell_plain(c->socket, c->id, 0, library);
+}
+
+static __always_inline struct tls_caller this_thread(void)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct tls_caller caller = { .id = (__u32)thread, .pid = thread >> 32 };
+
+	return caller;
+}
+
+/* A goroutine has moved bytes, and is in no function that it was seen to enter. */
+static __always_inline void note_received(const struct tls_caller *caller, const struct connection *c, __u8 record)
+{
+	struct tls_received received = { .socket = c->socket, .connection = c->id };
+
+	if (record == RECORD_DATA && c->flags & CONNECTION_OLDER)
+		bpf_map_update_elem(&go_received, caller, &received, BPF_ANY);
 }
 
 /*
- * The thread's system call has moved bytes of the socket's connection. `stack`: its pointer; `where`: the bytes, or the
- * vector that says where they are. Global: the verifier looks at it once, and not on all ways that lead here.
+ * The system call has moved `what` bytes of the socket's connection; in the upper half: how. `stack`: its pointer;
+ * `goroutine`: whose it is, in a program of Go; `where`: the bytes, or the vector that says where they are. Global: the
+ * verifier looks at it once, and not on all ways that lead here.
  */
-__noinline int on_io_within(__u64 address, __u64 stack, __u64 where, __u32 moved, __u32 how)
+__noinline int on_io_within(__u64 address, __u64 stack, __u64 goroutine, __u64 where, __u64 what)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
+	struct tls_caller caller = this_thread();
+	__u32 moved = what, how = what >> 32;
 	struct tls_object_key key = {};
 	struct tls_object *object;
 	struct connection *c;
 	struct tls_call *call;
 	__u8 record;
 
-	call = bpf_map_lookup_elem(&tls_calls, &thread);
-	if (!call || !where || call->direction != (how & 1) || call->stack - stack > STACK_MOST)
-		return 0;
+	call = bpf_map_lookup_elem(&tls_calls, &caller);
+	if (!call) {
+		if (!bpf_map_lookup_elem(&go_processes, &caller.pid))
+			return 0;
+		caller.id = goroutine;
+		call = bpf_map_lookup_elem(&tls_calls, &caller);
+	}
 	c = bpf_map_lookup_elem(&connections, &address);
-	if (!c)
+	if (!c || !where)
+		return 0;
+	if (!call) {
+		if ((how & 1) == RECEIVED)
+			note_received(&caller, c, record_at(where, moved, how));
+		return 0;
+	}
+	if (call->direction != (how & 1) || (call->stack && call->stack - stack > STACK_MOST))
 		return 0;
 	key.address = call->object;
-	key.pid = thread >> 32;
+	key.pid = caller.pid;
 	object = bpf_map_lookup_elem(&tls_objects, &key);
 	if (object && (!object->connection || object->connection == c->id))
 		return 0;
@@ -200,7 +267,7 @@ __noinline int on_io_within(__u64 address, __u64 stack, __u64 where, __u32 moved
 	if (record && object)
 		contradict(&key);
 	else if (record == RECORD_DATA)
-		bind(&key, c);
+		bind(&key, c, call->library);
 	return 0;
 }
 
@@ -208,8 +275,7 @@ __noinline int on_io_within(__u64 address, __u64 stack, __u64 where, __u32 moved
 static __always_inline void look_within(const struct call *call, struct pt_regs *regs)
 {
 	const struct source *from = &call->from;
-	__u64 where = from->base;
-	__u32 how = call->direction;
+	__u64 where = from->base, how = call->direction;
 
 	if (!reads_plain || !watches_plain)
 		return;
@@ -217,7 +283,7 @@ static __always_inline void look_within(const struct call *call, struct pt_regs 
 		where = (__u64)from->iov;
 		how |= IN_VECTOR;
 	}
-	on_io_within(call->socket, PT_REGS_SP(regs), where, call->moved, how);
+	on_io_within(call->socket, PT_REGS_SP(regs), GO_ROUTINE(regs), where, how << 32 | call->moved);
 }
 
 /* The socket is gone. */

@@ -13,12 +13,12 @@ use support::backend::Backend;
 use support::captured::Transaction;
 use support::haproxy::{self, Haproxy};
 use support::payload::sha256;
-use support::program::Program;
+use support::program::{Program, listens};
 use support::sidetap::{CapturePath, Sidetap, tap};
-use support::tls::{Authority, FRONT_HEADER, FRONT_WORDS, Key, Words};
-use support::{LIMIT, PYTHON, Scratch, free_port, on_each_path, script, until};
+use support::tls::{Authority, FRONT_HEADER, FRONT_WORDS, Key, Words, build_go};
+use support::{LIMIT, PYTHON, Scratch, free_port, installed, on_each_path, script, until};
 
-on_each_path!(older_ones_are_read, older_ones_are_told_of, a_restarted_agent_goes_on);
+on_each_path!(older_ones_are_read, older_ones_of_go_are_read, older_ones_are_told_of, a_restarted_agent_goes_on);
 
 const CONNECTIONS: usize = 12;
 
@@ -52,25 +52,37 @@ impl Running {
         (running, sidetap)
     }
 
-    /// Waits until each connection has asked some times more.
     fn wait_for_more(&mut self) {
-        let enough = self.said().len() + 10 * CONNECTIONS;
-        self.client.wait_ready("more requests", LIMIT, |client| client.stdout().lines().count() >= enough);
+        wait_for_more(&mut self.client);
     }
 
-    /// What the client says of each request that was answered.
     fn said(&self) -> Vec<Value> {
-        let text = self.client.stdout();
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        whole.lines().map(|line| serde_json::from_str(line).expect("the client writes JSON")).collect()
+        said(&self.client)
     }
 
-    fn stop(mut self) -> Vec<Value> {
-        self.client.signal("TERM");
-        let status = self.client.wait_exit(LIMIT);
-        assert!(status.success(), "{}", self.client.tail());
-        self.said()
+    fn stop(self) -> Vec<Value> {
+        stop(self.client)
     }
+}
+
+/// Waits until each of a client's connections has asked some times more.
+fn wait_for_more(client: &mut Program) {
+    let enough = said(client).len() + 10 * CONNECTIONS;
+    client.wait_ready("more requests", LIMIT, |client| client.stdout().lines().count() >= enough);
+}
+
+/// What a client says of each request that was answered.
+fn said(client: &Program) -> Vec<Value> {
+    let text = client.stdout();
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().map(|line| serde_json::from_str(line).expect("the client writes JSON")).collect()
+}
+
+fn stop(mut client: Program) -> Vec<Value> {
+    client.signal("TERM");
+    let status = client.wait_exit(LIMIT);
+    assert!(status.success(), "{}", client.tail());
+    said(&client)
 }
 
 fn agent(path: CapturePath, haproxy: &Haproxy, arguments: &[&str]) -> Sidetap {
@@ -116,6 +128,59 @@ fn older_ones_are_read(path: CapturePath) {
     for counter in ["tls.uncovered", "lost.probes"] {
         assert_eq!(captured.counters.get(counter), Some(&0), "{counter}");
     }
+}
+
+/// A client and a server, whose goroutines wait in their read functions when the agent comes.
+fn older_ones_of_go_are_read(path: CapturePath) {
+    if installed("go").is_none() {
+        return;
+    }
+    let (authority, folder, port) = (Authority::new(), Scratch::new("older"), free_port());
+    let exe = folder.path().join("older");
+    build_go(&exe, "-s -w");
+    let mut command = Command::new(&exe);
+    command.args(["server", &port.to_string()]).arg(authority.pem(Key::Ecdsa));
+    let mut server = Program::start("server", &mut command, folder.path());
+    server.wait_ready("listening socket", LIMIT, |_| listens(port));
+    let mut command = Command::new(&exe);
+    command.args(["steady", &port.to_string()]).arg(authority.ca()).args(["ask", &CONNECTIONS.to_string()]);
+    let mut client = Program::start("client", &mut command, folder.path());
+    wait_for_more(&mut client);
+
+    let config = tap(&exe.display().to_string(), "level: full, body_encoding: base64");
+    let mut sidetap = Sidetap::start_with(&config, path, &["--forget-secrets"]);
+    let began = now();
+    wait_for_more(&mut client);
+    wait_for_more(&mut client);
+    let client_pid = client.pid();
+    let said = stop(client);
+    let wanted: Vec<&Value> = said.iter().filter(|said| said["began"].as_f64() >= Some(began)).collect();
+    sidetap.wait_for(2 * wanted.len());
+    let captured = sidetap.stop();
+    assert!(wanted.len() >= CONNECTIONS && said.iter().all(|said| said["status"] == 200));
+    for (is_ingress, pid) in [(true, server.pid()), (false, client_pid)] {
+        let mut by_id: HashMap<&str, Vec<&Transaction>> = HashMap::new();
+        for transaction in captured.transactions.iter().filter(|transaction| transaction.is_ingress() == is_ingress) {
+            assert_eq!(transaction.pid(), pid.to_string(), "{:#}", transaction.0);
+            // In a header, HTTP/2 may refer to names that nobody has seen.
+            let id = transaction.url().split_once("?id=").map_or("", |(_, id)| id);
+            by_id.entry(id).or_default().push(transaction);
+        }
+        for said in &wanted {
+            let id = said["id"].as_str().expect("each has an id");
+            let recorded = by_id.get(id).map_or(&[][..], Vec::as_slice);
+            let [transaction] = recorded else { panic!("PID {pid}: recorded {} times: {said}", recorded.len()) };
+            let unknown = ["request_headers_unknown", "response_headers_unknown"];
+            let is_http2 = transaction.0["request"]["protocol"] == "http2";
+            let is_right = transaction.status() == 200
+                && transaction.source().map(|source| u64::from(source.port())) == said["port"].as_u64()
+                && Some(&*sha256(&transaction.body("response").unwrap_or_default())) == said["sha256"].as_str()
+                && transaction.0["tls"] == json!({"library": "go"})
+                && transaction.incomplete().iter().all(|mark| is_http2 && unknown.contains(mark));
+            assert!(is_right, "{said}: {:#}", transaction.0);
+        }
+    }
+    assert_eq!(captured.counters.get("lost.probes"), Some(&0));
 }
 
 /// How many probes a process has in place.

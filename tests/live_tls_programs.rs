@@ -17,8 +17,8 @@ use support::nginx::{self, Nginx};
 use support::payload::{assert_same, bytes, sha256};
 use support::program::{Program, listens};
 use support::sidetap::{CapturePath, Sidetap, tap};
-use support::tls::{Authority, FRONT_HEADER, FRONT_WORDS, Key, NAME, SERVER_HEADER, Words};
-use support::{LIMIT, PYTHON, Scratch, free_port, on_each_path, script};
+use support::tls::{Authority, FRONT_HEADER, FRONT_WORDS, Key, NAME, SERVER_HEADER, Words, build_go};
+use support::{LIMIT, PYTHON, Scratch, free_port, installed, on_each_path, script};
 
 on_each_path!(
     curl,
@@ -131,16 +131,6 @@ impl Scene {
 }
 
 const CAPTURE: &str = "level: full, max_body_bytes: 16777216, body_encoding: base64";
-
-/// The program as the kernel knows it; none where it is not installed.
-fn installed(name: &str) -> Option<PathBuf> {
-    let found = Command::new("sh").args(["-c", "command -v \"$0\"", name]).output().expect("there is a shell");
-    let path = fs::canonicalize(String::from_utf8_lossy(&found.stdout).trim()).ok();
-    if path.is_none() {
-        println!("skipped: {name} is not installed");
-    }
-    path
-}
 
 /// A client, over TLS 1.3 and over TLS 1.2.
 fn client(path: CapturePath, exe: &Path, program: &Path, mode: &str, fronts: &[usize]) {
@@ -266,15 +256,13 @@ fn wget(path: CapturePath) {
 
 /// A client and a server, as built and stripped.
 fn go(path: CapturePath) {
-    let Some(go) = installed("go") else { return };
+    if installed("go").is_none() {
+        return;
+    }
     for (name, flags) in [("plain", ""), ("stripped", "-s -w")] {
         let scene = Scene::start();
         let exe = scene.folder.path().join(name);
-        let mut build = Command::new(&go);
-        build.env("GO111MODULE", "off").env("GOCACHE", std::env::temp_dir().join("sidetap-go-cache"));
-        build.args(["build", "-ldflags", flags, "-o"]).arg(&exe).arg(script("tls/main.go"));
-        let output = build.output().expect("go is installed");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        build_go(&exe, flags);
         let config = tap(&exe.display().to_string(), CAPTURE);
         // As with Node, a process that is there before.
         let mut idle = Command::new(&exe);

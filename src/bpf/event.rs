@@ -125,6 +125,7 @@ pub enum Event<'a> {
     /// it may not be this connection's.
     Plain {
         data: Data<'a>,
+        library: Option<Library>,
         is_doubtful: bool,
     },
     Open(Box<Opened>),
@@ -234,9 +235,11 @@ impl<'a> Event<'a> {
                     unobservable: has(types::data_flag::DATA_UNOBSERVABLE),
                 };
                 Some(match kind {
-                    types::event_kind::EVENT_PLAIN => {
-                        Event::Plain { data, is_doubtful: has(types::data_flag::DATA_DOUBTFUL) }
-                    }
+                    types::event_kind::EVENT_PLAIN => Event::Plain {
+                        data,
+                        library: library(event.library),
+                        is_doubtful: has(types::data_flag::DATA_DOUBTFUL),
+                    },
                     _ => Event::Data(data),
                 })
             }

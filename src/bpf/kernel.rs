@@ -69,7 +69,7 @@ pub enum Function {
     GoKeyLog,
 }
 
-/// A place in OpenSSL where plaintext passes. bpf/plain.bpf.c has a program for each.
+/// A place in OpenSSL or in a program of Go where plaintext passes. bpf/plain.bpf.c has a program for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PlainPlace {
     Read,
@@ -81,6 +81,11 @@ pub enum PlainPlace {
     Return,
     /// The entry of a function that ends an object, or readies it for another connection.
     End,
+    /// Behind what Go does first in a function.
+    GoRead,
+    GoReadReturn,
+    GoWrite,
+    GoWriteReturn,
 }
 
 /// A connection that is older than the agent, and a process that has it open.
@@ -299,6 +304,10 @@ impl Kernel {
             PlainPlace::WriteEx2 => &progs.openssl_write_ex2,
             PlainPlace::Return => &progs.openssl_returns,
             PlainPlace::End => &progs.openssl_ends,
+            PlainPlace::GoRead => &progs.go_read,
+            PlainPlace::GoReadReturn => &progs.go_read_returns,
+            PlainPlace::GoWrite => &progs.go_write,
+            PlainPlace::GoWriteReturn => &progs.go_write_returns,
         };
         let pid = i32::try_from(pid).context("no process has that id")?;
         let offset = usize::try_from(offset).context("an offset beyond this machine's memory")?;
@@ -306,6 +315,15 @@ impl Kernel {
             .attach_uprobe_with_opts(pid, file, offset, UprobeOpts::default())
             .with_context(|| format!("cannot attach the BPF program {:?}", program.name()))?;
         Ok(Probe { _link: link })
+    }
+
+    /// Whether a process is a program of Go whose functions are looked at. One that there is no room for is not read.
+    pub fn watch_go(&self, pid: u32, is_watching: bool) {
+        let (key, processes) = (pid.to_ne_bytes(), &self.skel.maps.go_processes);
+        let done = if is_watching { processes.update(&key, &[1], MapFlags::ANY) } else { processes.delete(&key) };
+        if let Err(error) = done {
+            log::debug!("PID {pid} as a program of Go: {error}");
+        }
     }
 
     /// Whether what TLS libraries read and write is looked at in any process: with system calls, too.

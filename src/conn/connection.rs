@@ -230,7 +230,7 @@ impl Conn {
         });
         self.reported = env.wall(self.latest);
         self.name_library();
-        if info.base.is_none() && !self.ignored && !matches!(self.cover, Cover::Plain(_)) {
+        if info.base.is_none() && !self.ignored && !matches!(self.cover, Cover::Plain(..)) {
             self.go_on(env);
         }
     }
@@ -349,7 +349,7 @@ impl Conn {
     /// One direction carries no byte any more.
     pub(super) fn end(&mut self, flow: Flow, position: u32, time: u64, env: &mut Env) {
         self.latest = self.latest.max(time);
-        if !matches!(self.cover, Cover::Plain(_)) {
+        if !matches!(self.cover, Cover::Plain(..)) {
             self.streams[flow as usize].end(position, time);
         }
         self.advance(env);
@@ -371,7 +371,7 @@ impl Conn {
     /// Events found no room in a buffer: where the last ones of this connection ended.
     pub(super) fn lost(&mut self, lost: [Option<u32>; 2], now: u64, env: &mut Env) {
         // One of long ago says nothing: positions come round. And those of records say nothing of plaintext.
-        if lost == self.lost || matches!(self.cover, Cover::Plain(_)) {
+        if lost == self.lost || matches!(self.cover, Cover::Plain(..)) {
             return;
         }
         for flow in [Flow::Sent, Flow::Received] {
@@ -406,7 +406,7 @@ impl Conn {
         let is_flowing = match &self.cover {
             Cover::Clear => [Side::Request, Side::Response].iter().all(|&side| http.unwanted(side) < SKIP_LEAST),
             Cover::Sealed(sealed) => sealed.is_flowing(),
-            Cover::Undecided | Cover::Plain(_) => false,
+            Cover::Undecided | Cover::Plain(..) => false,
         };
         let is_quiet = self.records.is_none() && self.closing.is_none() && !self.is_waiting;
         is_flowing
@@ -434,7 +434,7 @@ impl Conn {
             match &mut self.cover {
                 Cover::Undecided => {}
                 Cover::Sealed(sealed) => advance(&mut host, http, &mut sealed.plain),
-                Cover::Plain(streams) => advance(&mut host, http, streams),
+                Cover::Plain(streams, _) => advance(&mut host, http, streams),
                 Cover::Clear if is_idle && !http.is_partial() => {}
                 Cover::Clear => advance(&mut host, http, &mut self.streams),
             }
@@ -462,7 +462,7 @@ impl Conn {
                     || self.streams.iter().any(Stream::is_waiting)
                     || match &self.cover {
                         Cover::Sealed(sealed) => sealed.is_waiting(),
-                        Cover::Plain(streams) => streams.iter().any(Stream::is_waiting),
+                        Cover::Plain(streams, _) => streams.iter().any(Stream::is_waiting),
                         Cover::Clear => self.records.as_ref().is_some_and(|records| records.since().is_some()),
                         Cover::Undecided => false,
                     }
@@ -475,7 +475,7 @@ impl Conn {
         held += self.http.as_ref().map_or(0, |http| http.held());
         held += match &self.cover {
             Cover::Sealed(sealed) => sealed.held(),
-            Cover::Plain(streams) => streams.iter().map(Stream::held).sum(),
+            Cover::Plain(streams, _) => streams.iter().map(Stream::held).sum(),
             Cover::Undecided | Cover::Clear => 0,
         };
         env.memory.adjust(self.accounted, held);
@@ -652,7 +652,7 @@ impl Conn {
         env.memory.adjust(0, EVENT_WEIGHT);
         // Where only plaintext is seen, that is what is counted.
         let (streams, closing) = match (&self.cover, &self.closing) {
-            (Cover::Plain(streams), _) => (&**streams, None),
+            (Cover::Plain(streams, _), _) => (&**streams, None),
             (_, closing) => (&self.streams, closing.as_ref()),
         };
         let moved = |flow: Flow| {

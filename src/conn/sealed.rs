@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::flows;
 use super::stream::{Item, Stream, Why};
 use crate::bpf::{Data, Flow};
-use crate::tls::{self, Kept, Piece, Secrets, Session, Side, State};
+use crate::tls::{self, Kept, Library, Piece, Secrets, Session, Side, State};
 
 /// Ciphertext that may wait for its secret in the TLS layer; what comes behind it stays in the streams.
 const HELD_MOST: usize = 1 << 20;
@@ -25,7 +25,7 @@ pub(super) enum Cover {
     Clear,
     Sealed(Box<Sealed>),
     /// Its library was seen giving and taking what is within it, by [`Flow`].
-    Plain(Box<[Stream; 2]>),
+    Plain(Box<[Stream; 2]>, Option<Library>),
 }
 
 impl Cover {

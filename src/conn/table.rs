@@ -93,8 +93,10 @@ impl Table {
     pub fn handle(&self, event: Event, env: &mut Env) {
         match event {
             Event::Data(data) => self.data(&data, env),
-            Event::Plain { data, is_doubtful } => {
-                self.with(data.connection, data.socket, env, |conn, env| conn.plain(&data, is_doubtful, env));
+            Event::Plain { data, library, is_doubtful } => {
+                self.with(data.connection, data.socket, env, |conn, env| {
+                    conn.plain(&data, library, is_doubtful, env);
+                });
             }
             Event::Open(opened) => {
                 self.with(opened.info.connection, opened.info.socket, env, |conn, env| {

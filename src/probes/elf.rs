@@ -125,7 +125,7 @@ pub fn find(file: &File) -> io::Result<Found> {
     let mut places = BTreeSet::new();
     places.extend(elf.symbols(&NAMES)?.into_iter().map(|symbol| (symbol.name, symbol.address)));
     if !places.iter().any(|(name, _)| *name == Name::GoKeyLog) {
-        places.extend(elf.go_function(GO_KEY_LOG)?.map(|address| (Name::GoKeyLog, address)));
+        places.extend(elf.go_function(GO_KEY_LOG)?.map(|(address, _)| (Name::GoKeyLog, address)));
     }
     // BoringSSL's and OpenSSL 1.1.1's has that name, too.
     let has_openssl = places.iter().any(|(name, _)| *name == Name::DoHandshake) && elf.mentions(KDF_FETCH)?;
@@ -317,9 +317,9 @@ impl<'a> Elf<'a> {
         Ok(found)
     }
 
-    /// The address of a function by the table that Go's runtime has of all functions (runtime/symtab.go, pcHeader); none
-    /// where there is no such table or function. `name` ends with NUL.
-    fn go_function(&self, name: &[u8]) -> io::Result<Option<u64>> {
+    /// The address and size of a function by the table that Go's runtime has of all functions (runtime/symtab.go,
+    /// pcHeader); none where there is no such table or function. `name` ends with NUL.
+    fn go_function(&self, name: &[u8]) -> io::Result<Option<(u64, u64)>> {
         let table = self.section(b".gopclntab").or_else(|| self.section(b".data.rel.ro.gopclntab"));
         let Some(table) = table else { return Ok(None) };
         let mut window = Window::new(self.file);
@@ -343,12 +343,14 @@ impl<'a> Elf<'a> {
         let pairs = table.offset.saturating_add(functions);
         let mut descriptions = Window::new(self.file);
         for index in 0..count.min(table.size / 8) {
-            let Some(pair) = window.get(pairs.saturating_add(index * 8), 8)? else { break };
-            let (address, description) = (u32_at(pair, 0), u32_at(pair, 4));
+            // With where the next one begins; behind the last one, too.
+            let Some(pair) = window.get(pairs.saturating_add(index * 8), 12)? else { break };
+            let (address, description, next) = (u32_at(pair, 0), u32_at(pair, 4), u32_at(pair, 8));
             let at = pairs.saturating_add(u64::from(description));
             let Some(described) = descriptions.get(at, 8)? else { break };
             if u64::from(u32_at(described, 4)) == wanted {
-                return Ok(text.checked_add(u64::from(address)));
+                let size = u64::from(next.saturating_sub(address));
+                return Ok(text.checked_add(u64::from(address)).map(|address| (address, size)));
             }
         }
         Ok(None)

@@ -1,4 +1,4 @@
-//! Programs at the functions of OpenSSL that read and write: only in processes that had connections when the agent began,
+//! Programs at the functions of OpenSSL and Go that read and write: only in processes that had connections when the agent began,
 //! and only as long as one of these is open and was seen to be within TLS.
 //!
 //! Nobody has seen the handshakes of these connections, so that their records stay shut. All are put in place before
@@ -54,11 +54,11 @@ pub struct Fallback {
 }
 
 impl Fallback {
-    /// To be asked for while the calling thread may attach. `openssl`: files that hold OpenSSL, beside its own libraries.
-    /// None where there is no thread to be had: all else goes on without.
-    pub(super) fn new(kernel: Arc<Kernel>, stats: Arc<Stats>, openssl: HashSet<FileId>) -> Option<Fallback> {
+    /// To be asked for while the calling thread may attach. `readable`: files that hold OpenSSL or Go's TLS, beside
+    /// OpenSSL's own libraries. None where there is no thread to be had: all else goes on without.
+    pub(super) fn new(kernel: Arc<Kernel>, stats: Arc<Stats>, readable: HashSet<FileId>) -> Option<Fallback> {
         let ((go, may_go), (is_done, done)) = (bounded(0), bounded(0));
-        let attacher = Attacher { kernel, stats, openssl, watched: Vec::new() };
+        let attacher = Attacher { kernel, stats, readable, watched: Vec::new() };
         let thread = thread::Builder::new().name("fallback".into()).spawn(move || {
             privileges::reduce_or_warn(privileges::PROBES);
             if may_go.recv().is_ok() {
@@ -87,7 +87,7 @@ impl Fallback {
 struct Attacher {
     kernel: Arc<Kernel>,
     stats: Arc<Stats>,
-    openssl: HashSet<FileId>,
+    readable: HashSet<FileId>,
     watched: Vec<Watched>,
 }
 
@@ -120,7 +120,7 @@ impl Attacher {
                 );
                 continue;
             }
-            let places = places_of(pid, &self.openssl, &mut files);
+            let places = places_of(pid, &self.readable, &mut files);
             if places.is_empty() {
                 continue;
             }
@@ -128,8 +128,8 @@ impl Attacher {
                 Ok(probes) => {
                     let count = connections.len();
                     log::info!(
-                        "{exe} (PID {pid}) has {count} connections older than this agent: what OpenSSL reads and writes \
-                         there is looked at until they are closed ({} probes)",
+                        "{exe} (PID {pid}) has {count} connections older than this agent: what is read and written \
+                         there within TLS is looked at until they are closed ({} probes)",
                         probes.len()
                     );
                     self.watched.push(Watched { pid, exe, connections, idle: 0, probes });
@@ -167,6 +167,9 @@ impl Attacher {
     /// Puts programs at all places, or at none.
     fn put(&self, pid: u32, files: &[(File, Places)]) -> Result<Vec<Probe>> {
         let mut probes = Vec::new();
+        if files.iter().flat_map(|(_, places)| places).any(|(place, _)| *place == PlainPlace::GoRead) {
+            self.kernel.watch_go(pid, true);
+        }
         for (file, places) in files {
             // The file that was looked into, whatever its path leads to by now.
             let through = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
@@ -196,22 +199,23 @@ impl Attacher {
             watched.idle >= LOOKS
         };
         for Watched { pid, exe, probes, .. } in self.watched.extract_if(.., is_over).collect::<Vec<_>>() {
+            kernel.watch_go(pid, false);
             // The kernel takes a tenth of a second for each, in which the process still pays for it.
             drop(probes);
             log::info!(
-                "{exe} (PID {pid}) uses no such connections within TLS: what OpenSSL does there is not looked at any more"
+                "{exe} (PID {pid}) uses no such connections within TLS: what is read and written there is not looked at any more"
             );
         }
     }
 }
 
-/// The files of a process that hold OpenSSL, each with the places in it. `known`: what was found of files already.
-fn places_of(pid: u32, openssl: &HashSet<FileId>, known: &mut HashMap<FileId, Places>) -> Vec<(File, Places)> {
+/// The files of a process that hold OpenSSL or Go's TLS, each with the places in it. `known`: what was found of files already.
+fn places_of(pid: u32, readable: &HashSet<FileId>, known: &mut HashMap<FileId, Places>) -> Vec<(File, Places)> {
     let mut found = Vec::new();
     for Mapping { file: path, name, .. } in places::mappings(pid) {
         let is_library = name.rsplit('/').next().is_some_and(|name| name.starts_with("libssl"));
         let Some((file, id)) = places::open(&path) else { continue };
-        if !is_library && !openssl.contains(&id) {
+        if !is_library && !readable.contains(&id) {
             continue;
         }
         let places = known.entry(id).or_insert_with(|| {

@@ -4,10 +4,19 @@
 //! address onto the stack of a process. A program at the instructions themselves leaves the stack alone, but has to know
 //! all of them.
 
+/// How a function's code may go on elsewhere within it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Jumps {
+    /// Only to where a jump says itself.
+    Direct,
+    /// Also to where a table says. In what Go's compiler makes such a jump stays within the function.
+    Switches,
+}
+
 /// Where in a function's code it returns; none where it does not, where it also leaves in another way (a jump to another
 /// function, which returns in its place), or where its code cannot be told for sure.
 #[cfg(target_arch = "x86_64")]
-pub(super) fn returns(code: &[u8]) -> Option<Vec<u64>> {
+pub(super) fn returns(code: &[u8], jumps: Jumps) -> Option<Vec<u64>> {
     use std::collections::HashSet;
 
     use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind};
@@ -25,7 +34,7 @@ pub(super) fn returns(code: &[u8]) -> Option<Vec<u64>> {
             Mnemonic::INVALID | Mnemonic::Retf | Mnemonic::Iretq | Mnemonic::Iretd => return None,
             Mnemonic::Ret => places.push(instruction.ip() - BASE),
             Mnemonic::Call => {}
-            Mnemonic::Jmp if !is_near => return None,
+            Mnemonic::Jmp if !is_near && jumps == Jumps::Direct => return None,
             _ if is_near => targets.push(instruction.near_branch_target()),
             _ => {}
         }
@@ -35,7 +44,7 @@ pub(super) fn returns(code: &[u8]) -> Option<Vec<u64>> {
 
 /// Not told for this architecture.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn returns(_code: &[u8]) -> Option<Vec<u64>> {
+pub(super) fn returns(_code: &[u8], _jumps: Jumps) -> Option<Vec<u64>> {
     None
 }
 
@@ -47,9 +56,10 @@ mod tests {
     fn all_returns_of_a_function_are_found() {
         // test edi, edi; je +1; ret; mov eax, 0xc3; ret
         let code = [0x85, 0xFF, 0x74, 0x01, 0xC3, 0xB8, 0xC3, 0, 0, 0, 0xC3];
-        assert_eq!(returns(&code), Some(vec![4, 10]));
+        assert_eq!(returns(&code, Jumps::Direct), Some(vec![4, 10]));
         // A call elsewhere comes back.
-        assert_eq!(returns(&[0xE8, 0x10, 0, 0, 0, 0xC3]), Some(vec![5]));
+        assert_eq!(returns(&[0xE8, 0x10, 0, 0, 0, 0xC3], Jumps::Direct), Some(vec![5]));
+        assert_eq!(returns(&[0xFF, 0xE0, 0xC3], Jumps::Switches), Some(vec![2]));
     }
 
     #[test]
@@ -67,7 +77,7 @@ mod tests {
             &[0x90],
             &[],
         ] {
-            assert_eq!(returns(code), None, "{code:x?}");
+            assert_eq!(returns(code, Jumps::Direct), None, "{code:x?}");
         }
     }
 }

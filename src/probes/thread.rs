@@ -74,8 +74,8 @@ pub struct Probes {
     /// The mount namespace of the first process that is seen from here.
     machine: Option<u32>,
     is_full: bool,
-    /// Files that hold OpenSSL.
-    openssl: HashSet<FileId>,
+    /// Files that hold OpenSSL or Go's TLS.
+    readable: HashSet<FileId>,
     /// All TLS of OpenSSL 3 that was met shows where it hands its secrets to a key log. Then nothing is put where the
     /// library beneath it derives keys.
     by_key_log: bool,
@@ -104,13 +104,13 @@ impl Probes {
             later: VecDeque::new(),
             machine: proc::namespace(1, "mnt"),
             is_full: false,
-            openssl: HashSet::new(),
+            readable: HashSet::new(),
         }
     }
 
     /// What reads connections that are older than the agent. To be asked for after the first scan.
     pub fn fallback(&self) -> Option<Fallback> {
-        Fallback::new(self.kernel.clone(), self.stats.clone(), self.openssl.clone())
+        Fallback::new(self.kernel.clone(), self.stats.clone(), self.readable.clone())
     }
 
     /// For the workers. Answers the same once; a second one tells nobody.
@@ -339,8 +339,8 @@ impl Probes {
         let has = |wanted: Function| functions.iter().any(|(function, _)| *function == wanted);
         let has_key_log = has(Function::OpensslKeyLog);
         let derives = has(Function::OpensslDerive) || has(Function::OpensslCtrl);
-        if derives || has_openssl {
-            self.openssl.insert(id);
+        if derives || has_openssl || has(Function::GoKeyLog) {
+            self.readable.insert(id);
         }
         if self.by_key_log && has_openssl && !has_key_log && !derives {
             log::debug!("where {} hands its secrets to a key log cannot be told: each derivation is looked at", name());

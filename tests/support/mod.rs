@@ -146,6 +146,16 @@ pub fn allow_open_files(count: u64) {
     assert!(status.success(), "cannot raise the limit of open files to {count}: it is{line}");
 }
 
+/// A program as the kernel knows it; none, with the reason for the test's skipping, where it is not installed.
+pub fn installed(name: &str) -> Option<PathBuf> {
+    let found = Command::new("sh").args(["-c", "command -v \"$0\"", name]).output().expect("there is a shell");
+    let path = fs::canonicalize(String::from_utf8_lossy(&found.stdout).trim()).ok();
+    if path.is_none() {
+        println!("skipped: {name} is not installed");
+    }
+    path
+}
+
 /// Makes of each function two tests, one for each way the agent can see socket I/O.
 macro_rules! on_each_path {
     ($($name:ident),+ $(,)?) => {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Scratch;
 use super::captured::Transaction;
+use super::{Scratch, script};
 
 /// The name that the certificates are for, beside 127.0.0.1 and `localhost`.
 pub const NAME: &str = "example.test";
@@ -169,4 +169,13 @@ impl Words {
 /// `TLSv1.3` as records have it.
 pub fn short_version(openssl: &str) -> &str {
     openssl.strip_prefix("TLSv").unwrap_or(openssl)
+}
+
+/// Builds the client and server in Go. `flags`: the linker's.
+pub fn build_go(exe: &Path, flags: &str) {
+    let mut build = Command::new("go");
+    build.env("GO111MODULE", "off").env("GOCACHE", std::env::temp_dir().join("sidetap-go-cache"));
+    build.args(["build", "-ldflags", flags, "-o"]).arg(exe).arg(script("tls/main.go"));
+    let output = build.output().expect("go is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

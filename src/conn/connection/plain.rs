@@ -15,16 +15,16 @@ use crate::tls::{self, Library};
 
 impl Conn {
     /// Its TLS library gave or took plaintext, or will. `is_doubtful`: or another connection's, from now on.
-    pub(in crate::conn) fn plain(&mut self, data: &Data, is_doubtful: bool, env: &mut Env) {
+    pub(in crate::conn) fn plain(&mut self, data: &Data, library: Option<Library>, is_doubtful: bool, env: &mut Env) {
         self.latest = self.latest.max(data.time);
         if self.ignored || self.order.verdict == Verdict::Drop {
             return;
         }
-        let is_plain = matches!(self.cover, Cover::Plain(_));
+        let is_plain = matches!(self.cover, Cover::Plain(..));
         if !is_plain && !is_doubtful && self.is_unread() && !self.may_go_on(env) {
-            self.read_plain(env);
+            self.read_plain(library, env);
         }
-        let Cover::Plain(streams) = &mut self.cover else { return };
+        let Cover::Plain(streams, _) = &mut self.cover else { return };
         if is_doubtful {
             if let (Some(known), Some(http)) = (&self.known, &mut self.http) {
                 let mut host = ConnHost { env, known, transactions: &mut self.transactions };
@@ -54,11 +54,11 @@ impl Conn {
     }
 
     /// From now on it is read by what its library gives and takes. What was made of its records is forgotten.
-    fn read_plain(&mut self, env: &mut Env) {
+    fn read_plain(&mut self, library: Option<Library>, env: &mut Env) {
         self.streams.iter_mut().for_each(Stream::forget);
         let mut streams = Box::<[Stream; 2]>::default();
         streams.iter_mut().for_each(|stream| stream.start_at(0));
-        self.cover = Cover::Plain(streams);
+        self.cover = Cover::Plain(streams, library);
         self.records = None;
         self.http = self.http.take().map(|_| Http::new(false));
         self.order = Order { verdict: Verdict::Plain, ..Order::default() };
@@ -68,8 +68,8 @@ impl Conn {
 
     /// What is known of TLS where only plaintext is seen.
     pub(super) fn name_library(&mut self) {
-        if let (Cover::Plain(_), Some(known)) = (&self.cover, &mut self.known) {
-            let tls = Tls { info: tls::Info::default(), library: Some(Library::OpenSsl.name()), uncovered: None };
+        if let (Cover::Plain(_, library), Some(known)) = (&self.cover, &mut self.known) {
+            let tls = Tls { info: tls::Info::default(), library: library.map(Library::name), uncovered: None };
             known.connection = Arc::new(Connection { tls: Some(tls), ..(*known.connection).clone() });
         }
     }

@@ -2,16 +2,17 @@
 
 use super::uncovered::{older, record, uncovered};
 use super::*;
-use crate::tls::Uncovered;
+use crate::tls::{Library, Uncovered};
 
 /// What its TLS library has given (received) or taken (sent), from the first byte that was seen.
 fn plain(bench: &mut Bench, flow: Flow, position: u32, payload: &[u8], time: u64) {
     let data = Data { position, ..piece(flow, 0, payload, time) };
-    bench.event(Event::Plain { data, is_doubtful: false });
+    bench.event(Event::Plain { data, library: Some(Library::OpenSsl), is_doubtful: false });
 }
 
 fn doubt(bench: &mut Bench, time: u64) {
-    bench.event(Event::Plain { data: Data { position: 0, ..piece(Flow::Sent, 0, b"", time) }, is_doubtful: true });
+    let data = Data { position: 0, ..piece(Flow::Sent, 0, b"", time) };
+    bench.event(Event::Plain { data, library: None, is_doubtful: true });
 }
 
 fn verdict(bench: &Bench) -> Verdict {

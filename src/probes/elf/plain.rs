@@ -1,12 +1,13 @@
-//! Where in a file plaintext passes through OpenSSL: the entries of its functions that read and write, and the
-//! instructions at which these return.
+//! Where in a file plaintext passes through OpenSSL or Go's `crypto/tls`: the entries of the functions that read and write,
+//! and the instructions at which these return.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 
 use anyhow::{Context, Result};
 
-use super::super::returns;
+use super::super::go;
+use super::super::returns::{self, Jumps};
 use super::{Elf, START, Symbol, Window, emulated};
 use crate::bpf::PlainPlace;
 
@@ -31,17 +32,26 @@ const LATER: (PlainPlace, PlainPlace) = (PlainPlace::WriteEx2, PlainPlace::Write
 /// The functions are a few hundred bytes long.
 const MAX_SIZE: u64 = 4096;
 
+/// And where it passes through Go's, which has none that ends an object: it goes with its socket.
+const GO_READ: &[u8] = b"crypto/tls.(*Conn).Read\0";
+const GO_WRITE: &[u8] = b"crypto/tls.(*Conn).Write\0";
+
 /// The places, each with its offset in the file, in the order in which programs are to be put there; none where the file
 /// has not all of the functions. An error where it has, but cannot be told for sure where they return.
 pub fn plain_places(file: &File) -> Result<Vec<(PlainPlace, u64)>> {
     let Some(elf) = Elf::open(file)? else { return Ok(Vec::new()) };
+    let places = openssl_places(&elf)?;
+    if places.is_empty() { go_places(&elf) } else { Ok(places) }
+}
+
+fn openssl_places(elf: &Elf) -> Result<Vec<(PlainPlace, u64)>> {
     let symbols = elf.symbols(&NAMES)?;
     let names: BTreeSet<_> = symbols.iter().map(|symbol| symbol.name).collect();
     let has_later = names.iter().any(|(place, _)| *place == LATER.0);
     if names.len() < NAMES.len() - usize::from(!has_later) {
         return Ok(Vec::new());
     }
-    let mut window = Window::new(file);
+    let mut window = Window::new(elf.file);
     let (mut ends, mut entries) = (Vec::new(), Vec::new());
     for symbol in symbols {
         let Symbol { name: (place, _), address, size } = symbol;
@@ -57,8 +67,33 @@ pub fn plain_places(file: &File) -> Result<Vec<(PlainPlace, u64)>> {
         }
         entries.push(entry);
         let code = if (1..=MAX_SIZE).contains(&size) { window.get(offset, size as usize)? } else { None };
-        let found = code.and_then(returns::returns).with_context(|| format!("cannot tell where {place:?} returns"))?;
+        let found = code
+            .and_then(|code| returns::returns(code, Jumps::Direct))
+            .with_context(|| format!("cannot tell where {place:?} returns"))?;
         ends.extend(found.into_iter().map(|at| (PlainPlace::Return, offset + at)));
+    }
+    ends.extend(entries);
+    Ok(ends)
+}
+
+fn go_places(elf: &Elf) -> Result<Vec<(PlainPlace, u64)>> {
+    let (mut ends, mut entries) = (Vec::new(), Vec::new());
+    let mut window = Window::new(elf.file);
+    for (name, entry, leaves) in [
+        (GO_READ, PlainPlace::GoRead, PlainPlace::GoReadReturn),
+        (GO_WRITE, PlainPlace::GoWrite, PlainPlace::GoWriteReturn),
+    ] {
+        let Some((address, size)) = elf.go_function(name)? else { return Ok(Vec::new()) };
+        let offset = elf.offset_of(address).context("a function lies outside of the file")?;
+        let code = if (1..=MAX_SIZE).contains(&size) { window.get(offset, size as usize)? } else { None };
+        let told = code.and_then(|code| {
+            let begins = go::begins(code)?;
+            let is_known = entry != PlainPlace::GoRead || go::keeps_arguments(&code[begins as usize..]);
+            is_known.then_some((begins, returns::returns(code, Jumps::Switches)?))
+        });
+        let (begins, found) = told.with_context(|| format!("cannot tell where {entry:?} begins and returns"))?;
+        entries.push((entry, offset + begins));
+        ends.extend(found.into_iter().map(|at| (leaves, offset + at)));
     }
     ends.extend(entries);
     Ok(ends)

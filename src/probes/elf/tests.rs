@@ -165,6 +165,7 @@ proptest! {
         }
         bytes.truncate(bytes.len().max(64) - cut % 64);
         let _ = find(&file(&bytes));
+        let _ = plain_places(&file(&bytes));
     }
 }
 
