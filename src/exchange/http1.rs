@@ -21,10 +21,25 @@ const MAX_OPEN_WHEN_FULL: usize = 16;
 /// Calls without a message, after which a connection joined midway is doubted.
 const DOUBT_CALLS: u32 = 32;
 
+/// A start line that comes in pieces is waited for as long as it has no more bytes, where it is not known to be one.
+const START_MOST: usize = 8192;
+
+/// RFC 9110 section 9.3, RFC 5789.
+const METHODS: [&[u8]; 9] = [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"];
+
+/// Whether these bytes begin with a known method, or may with those that follow.
+fn may_begin_with_method(bytes: &[u8]) -> bool {
+    METHODS.iter().any(|method| match bytes.strip_prefix(*method) {
+        Some(rest) => rest.first().is_none_or(|&byte| byte == b' '),
+        None => method.starts_with(bytes),
+    })
+}
+
 #[derive(Debug)]
 struct Lane {
     decoder: Decoder,
-    /// Bytes not yet used: of a head that is not complete, or of a response whose request is awaited.
+    /// Bytes not yet used: of a head that is not complete, or of a response whose request is awaited; without sync of what
+    /// may become a start line.
     buffer: Vec<u8>,
     /// When the first and the last byte of `buffer` came.
     since: Nanos,
@@ -204,7 +219,7 @@ impl Http1 {
     pub fn resume(&mut self, host: &mut dyn Host, connection: &Arc<Connection>, side: Side, settled: Nanos) -> bool {
         let len = self.lane(side).buffer.len();
         let settled = self.lane(side).since <= settled;
-        if len > 0 && self.is_ready(side, settled) {
+        if len > 0 && self.lane(side).synced && self.is_ready(side, settled) {
             self.run_buffer(host, connection, side, len, settled);
         }
         self.lane(side).buffer.len() < len
@@ -221,6 +236,7 @@ impl Http1 {
             if gap.why != Why::Skipped {
                 lane.lost_at = lane.lost_at.max(gap.time);
             }
+            lane.buffer = Vec::new();
             return;
         }
         lane.latest = gap.time;
@@ -336,16 +352,42 @@ impl Http1 {
         }
     }
 
-    /// Without sync, only a call that certainly begins with a start line counts.
+    /// Without sync, only a call that certainly begins with a start line counts, and one that comes in pieces, each in a
+    /// call. What was before them may be anything: the first word has to be a known one.
     fn find_message(&mut self, side: Side, data: &[u8], time: Nanos, call_start: bool) -> bool {
         let looks = match side {
-            Side::Request => looks_like_request(data),
-            Side::Response => looks_like_response(data),
+            Side::Request => looks_like_request,
+            Side::Response => looks_like_response,
         };
+        let may_begin = |bytes: &[u8]| side == Side::Response || may_begin_with_method(bytes);
+        let alone = if call_start { looks(data) } else { Looks::No };
         let lane = self.lane_mut(side);
-        if call_start && looks == Looks::Yes {
-            lane.synced = true;
-            return true;
+        let begun = lane.buffer.len();
+        if alone != Looks::Yes && begun > 0 {
+            lane.buffer.extend_from_slice(data);
+            match looks(&lane.buffer) {
+                _ if !may_begin(&lane.buffer) => {}
+                Looks::Maybe if lane.buffer.len() <= START_MOST => return false,
+                Looks::Yes => {
+                    lane.buffer.truncate(begun);
+                    lane.synced = true;
+                    return true;
+                }
+                _ => {}
+            }
+        }
+        lane.buffer = Vec::new();
+        match alone {
+            Looks::Yes => {
+                lane.synced = true;
+                return true;
+            }
+            Looks::Maybe if (1..=START_MOST).contains(&data.len()) && may_begin(data) => {
+                lane.buffer.extend_from_slice(data);
+                lane.since = time;
+                return false;
+            }
+            _ => {}
         }
         lane.lost_at = lane.lost_at.max(time);
         lane.unsynced_calls = lane.unsynced_calls.saturating_add(1);

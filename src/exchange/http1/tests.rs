@@ -455,6 +455,26 @@ fn nothing_of_a_response_is_skipped_that_may_answer_head() {
 }
 
 #[test]
+fn joined_midway_a_start_line_may_come_in_pieces() {
+    let mut wire = Wire::joined();
+    wire.request("GE").request("T /a HT").request("TP/1.1\nHost: a\n\n");
+    wire.response("HTTP/1.").response("1 200 OK\nContent-Length: 1\n\n").response("a");
+    wire.assert(&["GET /a -> 200 a"]);
+}
+
+#[test]
+fn joined_midway_what_might_have_become_a_start_line_is_let_go() {
+    let mut wire = Wire::joined();
+    wire.request("GE").get("/a").response("HTTP/1.").unseen(Side::Response, 10, Why::Lost);
+    wire.response("1 200 OK\nContent-Length: 1\n\na").ok("a");
+    wire.assert(&["GET /a -> 200 a [PairingUncertain]"]);
+
+    let mut wire = Wire::joined();
+    (0..100).fold(wire.request("GET /"), |wire, _| wire.request(&"x".repeat(500)));
+    assert!(wire.http.held() <= 2 * START_MOST, "{}", wire.http.held());
+}
+
+#[test]
 fn joined_midway_into_something_else_is_doubted() {
     let mut wire = Wire::joined();
     for _ in 0..DOUBT_CALLS {
