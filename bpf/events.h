@@ -168,7 +168,7 @@ struct data_event {
 	__u32 attached; /* how many of them, from the first on, follow */
 	__u8 direction;
 	__u8 role;
-	__u8 flags; /* enum data_flag */
+	__u8 flags;   /* enum data_flag */
 	__u8 library; /* EVENT_PLAIN: enum tls_library */
 };
 

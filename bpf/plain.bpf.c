@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Plaintext of TLS connections that are older than we are: at the entry and the return instructions of read and write
- * functions of OpenSSL and Go, in processes that user space chooses. A kernel that refuses these programs costs nothing else.
+ * functions of OpenSSL, GnuTLS and Go, in processes that user space chooses. A kernel that refuses these programs costs
+ * nothing else.
  *
  * On kernels that let other tasks onto the CPU in the midst of such a program: nothing here is shared by CPU.
  */
@@ -90,6 +91,32 @@ SEC("uprobe/plain")
 int openssl_write_ex2(struct pt_regs *ctx)
 {
 	thread_enters(ctx, LIBRARY_OPENSSL, SENT, PT_REGS_PARM5(ctx));
+	return 0;
+}
+
+SEC("uprobe/plain")
+int gnutls_read(struct pt_regs *ctx)
+{
+	thread_enters(ctx, LIBRARY_GNUTLS, RECEIVED, 0);
+	return 0;
+}
+
+SEC("uprobe/plain")
+int gnutls_write(struct pt_regs *ctx)
+{
+	thread_enters(ctx, LIBRARY_GNUTLS, SENT, 0);
+	return 0;
+}
+
+/* At a function that moves plaintext of an object, and from which it cannot be had: nothing more is. */
+SEC("uprobe/plain")
+int object_in_doubt(struct pt_regs *ctx)
+{
+	struct tls_object_key key = { .address = PT_REGS_PARM1(ctx), .pid = current_pid() };
+	struct tls_object *object = bpf_map_lookup_elem(&tls_objects, &key);
+
+	if (object && !settings.empty)
+		contradict(&key);
 	return 0;
 }
 
@@ -279,15 +306,16 @@ static __always_inline __u32 moved_by(const struct tls_call *call, __s32 returne
 	return moved;
 }
 
-/* At a return instruction of any of OpenSSL's functions. */
+/* At a return instruction of any of the functions in C, or of one that these leave the rest to. */
 SEC("uprobe/plain")
-int openssl_returns(struct pt_regs *ctx)
+int thread_returns(struct pt_regs *ctx)
 {
 	struct tls_caller caller = this_thread();
 	struct tls_call *call = bpf_map_lookup_elem(&tls_calls, &caller);
 	struct tls_object_key key = { .pid = caller.pid };
 
-	if (!call)
+	/* Further down on the stack: what others call, too. */
+	if (!call || PT_REGS_SP(ctx) < call->stack)
 		return 0;
 	key.address = call->object;
 	if (call->stack != PT_REGS_SP(ctx))
@@ -366,7 +394,7 @@ int go_write_returns(struct pt_regs *ctx)
 
 /* The object ends, or is about to be used for another connection or another socket. */
 SEC("uprobe/plain")
-int openssl_ends(struct pt_regs *ctx)
+int object_ends(struct pt_regs *ctx)
 {
 	struct tls_object_key key = { .address = PT_REGS_PARM1(ctx), .pid = current_pid() };
 

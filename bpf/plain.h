@@ -21,7 +21,7 @@
 
 /* Who is in a read or write function: a thread or, in Go's programs, a goroutine, which goes from thread to thread. */
 struct tls_caller {
-	__u64 id; /* of the thread, or the address of what Go's runtime has of the goroutine, which is larger than any */
+	__u64 id; /* of the thread; or where Go's runtime has the goroutine, which is larger than any of those */
 	__u32 pid;
 	__u32 pad;
 };
@@ -52,7 +52,7 @@ struct tls_object_key {
 struct tls_object {
 	__u64 socket;
 	__u64 connection; /* its id; 0: contradicted */
-	__u64 caller[2];  /* who is in a function with it, by direction: two at once, and nothing tells whose bytes go first */
+	__u64 caller[2];  /* who is in a function with it, by direction: of two nothing tells whose bytes go first */
 };
 
 /* A connection that a record was received on. */

@@ -4,7 +4,7 @@
 mod support;
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,13 @@ use support::sidetap::{CapturePath, Sidetap, tap};
 use support::tls::{Authority, FRONT_HEADER, FRONT_WORDS, Key, Words, build_go};
 use support::{LIMIT, PYTHON, Scratch, free_port, installed, on_each_path, script, until};
 
-on_each_path!(older_ones_are_read, older_ones_of_go_are_read, older_ones_are_told_of, a_restarted_agent_goes_on);
+on_each_path!(
+    older_ones_are_read,
+    older_ones_of_gnutls_are_read,
+    older_ones_of_go_are_read,
+    older_ones_are_told_of,
+    a_restarted_agent_goes_on,
+);
 
 const CONNECTIONS: usize = 12;
 
@@ -33,8 +39,15 @@ struct Running {
 }
 
 impl Running {
-    /// `mode`: one of the client's.
+    /// `mode`: one of Python's client.
     fn start(mode: &str, before: impl FnOnce(&Haproxy) -> Option<Sidetap>) -> (Running, Option<Sidetap>) {
+        let mut client = Command::new(PYTHON);
+        client.arg(script("tls/client.py")).arg(mode);
+        Running::start_with(client, before)
+    }
+
+    /// `client`: with all arguments up to its mode.
+    fn start_with(mut client: Command, before: impl FnOnce(&Haproxy) -> Option<Sidetap>) -> (Running, Option<Sidetap>) {
         let (authority, backend, front) = (Authority::new(), Backend::start(), free_port());
         let haproxy = Haproxy::with(&format!(
             "frontend front\n    bind 127.0.0.1:{front} ssl crt {} alpn h2,http/1.1\n    @log@\n{FRONT_WORDS}    \
@@ -44,9 +57,8 @@ impl Running {
         ));
         let sidetap = before(&haproxy);
         let folder = Scratch::new("older");
-        let mut command = Command::new(PYTHON);
-        command.arg(script("tls/client.py")).args([mode, &front.to_string()]).arg(authority.ca());
-        let client = Program::start("client", command.args(["ask", &CONNECTIONS.to_string()]), folder.path());
+        client.arg(front.to_string()).arg(authority.ca()).args(["ask", &CONNECTIONS.to_string()]);
+        let client = Program::start("client", &mut client, folder.path());
         let mut running = Running { client, haproxy, front, _backend: backend, _authority: authority, _folder: folder };
         running.wait_for_more();
         (running, sidetap)
@@ -158,29 +170,66 @@ fn older_ones_of_go_are_read(path: CapturePath) {
     sidetap.wait_for(2 * wanted.len());
     let captured = sidetap.stop();
     assert!(wanted.len() >= CONNECTIONS && said.iter().all(|said| said["status"] == 200));
-    for (is_ingress, pid) in [(true, server.pid()), (false, client_pid)] {
-        let mut by_id: HashMap<&str, Vec<&Transaction>> = HashMap::new();
-        for transaction in captured.transactions.iter().filter(|transaction| transaction.is_ingress() == is_ingress) {
-            assert_eq!(transaction.pid(), pid.to_string(), "{:#}", transaction.0);
-            // In a header, HTTP/2 may refer to names that nobody has seen.
-            let id = transaction.url().split_once("?id=").map_or("", |(_, id)| id);
-            by_id.entry(id).or_default().push(transaction);
-        }
-        for said in &wanted {
-            let id = said["id"].as_str().expect("each has an id");
-            let recorded = by_id.get(id).map_or(&[][..], Vec::as_slice);
-            let [transaction] = recorded else { panic!("PID {pid}: recorded {} times: {said}", recorded.len()) };
-            let unknown = ["request_headers_unknown", "response_headers_unknown"];
-            let is_http2 = transaction.0["request"]["protocol"] == "http2";
-            let is_right = transaction.status() == 200
-                && transaction.source().map(|source| u64::from(source.port())) == said["port"].as_u64()
-                && Some(&*sha256(&transaction.body("response").unwrap_or_default())) == said["sha256"].as_str()
-                && transaction.0["tls"] == json!({"library": "go"})
-                && transaction.incomplete().iter().all(|mark| is_http2 && unknown.contains(mark));
-            assert!(is_right, "{said}: {:#}", transaction.0);
-        }
+    for (pid, direction) in [(server.pid(), "ingress"), (client_pid, "egress-internal")] {
+        check_process(&wanted, &captured.transactions, (pid, direction), "go");
     }
     assert_eq!(captured.counters.get("lost.probes"), Some(&0));
+}
+
+/// A client whose threads wait in its read function for each answer.
+fn older_ones_of_gnutls_are_read(path: CapturePath) {
+    if !Path::new("/usr/include/gnutls/gnutls.h").exists() {
+        println!("skipped: there are no headers of GnuTLS");
+        return;
+    }
+    let folder = Scratch::new("older");
+    let exe = folder.path().join("older");
+    let mut build = Command::new("cc");
+    build.args(["-D_GNU_SOURCE", "-O1", "-o"]).arg(&exe).arg(script("tls/gnutls.c")).args(["-lgnutls", "-lpthread"]);
+    let output = build.output().expect("there is a C compiler");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut client = Command::new(&exe);
+    client.arg("steady");
+    let (mut running, _) = Running::start_with(client, |_| None);
+
+    let config = tap(&exe.display().to_string(), "level: full, body_encoding: base64");
+    let mut sidetap = Sidetap::start_with(&config, path, &["--forget-secrets"]);
+    // The answer that a thread waits for already cannot be read.
+    running.wait_for_more();
+    let began = now();
+    running.wait_for_more();
+    let pid = running.client.pid();
+    let said = running.stop();
+    let wanted: Vec<&Value> = said.iter().filter(|said| said["began"].as_f64() >= Some(began)).collect();
+    sidetap.wait_for(wanted.len());
+    let captured = sidetap.stop();
+    assert!(wanted.len() >= CONNECTIONS && said.iter().all(|said| said["status"] == 200));
+    check_process(&wanted, &captured.transactions, (pid, "egress-internal"), "gnutls");
+    assert_eq!(captured.counters.get("lost.probes"), Some(&0));
+}
+
+/// What was asked by `?id=` is recorded once for a process in one direction, read at the library's functions.
+fn check_process(wanted: &[&Value], transactions: &[Transaction], (pid, direction): (u32, &str), library: &str) {
+    let mut by_id: HashMap<&str, Vec<&Transaction>> = HashMap::new();
+    for transaction in transactions.iter().filter(|transaction| transaction.direction() == direction) {
+        assert_eq!(transaction.pid(), pid.to_string(), "{:#}", transaction.0);
+        // In a header, HTTP/2 may refer to names that nobody has seen.
+        let id = transaction.url().split_once("?id=").map_or("", |(_, id)| id);
+        by_id.entry(id).or_default().push(transaction);
+    }
+    for said in wanted {
+        let id = said["id"].as_str().expect("each has an id");
+        let recorded = by_id.get(id).map_or(&[][..], Vec::as_slice);
+        let [transaction] = recorded else { panic!("PID {pid}: recorded {} times: {said}", recorded.len()) };
+        let unknown = ["request_headers_unknown", "response_headers_unknown"];
+        let is_http2 = transaction.0["request"]["protocol"] == "http2";
+        let is_right = transaction.status() == 200
+            && transaction.source().map(|source| u64::from(source.port())) == said["port"].as_u64()
+            && Some(&*sha256(&transaction.body("response").unwrap_or_default())) == said["sha256"].as_str()
+            && transaction.0["tls"] == json!({"library": library})
+            && transaction.incomplete().iter().all(|mark| is_http2 && unknown.contains(mark));
+        assert!(is_right, "{said}: {:#}", transaction.0);
+    }
 }
 
 /// How many probes a process has in place.

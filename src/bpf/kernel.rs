@@ -69,7 +69,7 @@ pub enum Function {
     GoKeyLog,
 }
 
-/// A place in OpenSSL or in a program of Go where plaintext passes. bpf/plain.bpf.c has a program for each.
+/// A place in a library or in a program of Go where plaintext passes. bpf/plain.bpf.c has a program for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PlainPlace {
     Read,
@@ -77,10 +77,14 @@ pub enum PlainPlace {
     Write,
     WriteEx,
     WriteEx2,
+    GnutlsRead,
+    GnutlsWrite,
     /// A return instruction of one of these.
     Return,
     /// The entry of a function that ends an object, or readies it for another connection.
     End,
+    /// The entry of another function that moves plaintext.
+    Doubt,
     /// Behind what Go does first in a function.
     GoRead,
     GoReadReturn,
@@ -302,8 +306,11 @@ impl Kernel {
             PlainPlace::Write => &progs.openssl_write,
             PlainPlace::WriteEx => &progs.openssl_write_ex,
             PlainPlace::WriteEx2 => &progs.openssl_write_ex2,
-            PlainPlace::Return => &progs.openssl_returns,
-            PlainPlace::End => &progs.openssl_ends,
+            PlainPlace::GnutlsRead => &progs.gnutls_read,
+            PlainPlace::GnutlsWrite => &progs.gnutls_write,
+            PlainPlace::Return => &progs.thread_returns,
+            PlainPlace::End => &progs.object_ends,
+            PlainPlace::Doubt => &progs.object_in_doubt,
             PlainPlace::GoRead => &progs.go_read,
             PlainPlace::GoReadReturn => &progs.go_read_returns,
             PlainPlace::GoWrite => &progs.go_write,

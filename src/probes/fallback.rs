@@ -1,4 +1,4 @@
-//! Programs at the functions of OpenSSL and Go that read and write: only in processes that had connections when the agent began,
+//! Programs at the functions of OpenSSL, GnuTLS and Go that read and write: only in processes that had connections when the agent began,
 //! and only as long as one of these is open and was seen to be within TLS.
 //!
 //! Nobody has seen the handshakes of these connections, so that their records stay shut. All are put in place before
@@ -54,7 +54,7 @@ pub struct Fallback {
 }
 
 impl Fallback {
-    /// To be asked for while the calling thread may attach. `readable`: files that hold OpenSSL or Go's TLS, beside
+    /// To be asked for while the calling thread may attach. `readable`: files that hold TLS, beside
     /// OpenSSL's own libraries. None where there is no thread to be had: all else goes on without.
     pub(super) fn new(kernel: Arc<Kernel>, stats: Arc<Stats>, readable: HashSet<FileId>) -> Option<Fallback> {
         let ((go, may_go), (is_done, done)) = (bounded(0), bounded(0));
@@ -209,11 +209,14 @@ impl Attacher {
     }
 }
 
-/// The files of a process that hold OpenSSL or Go's TLS, each with the places in it. `known`: what was found of files already.
+/// The files of a process that hold TLS, each with the places in it. `known`: what was found of files already.
 fn places_of(pid: u32, readable: &HashSet<FileId>, known: &mut HashMap<FileId, Places>) -> Vec<(File, Places)> {
     let mut found = Vec::new();
     for Mapping { file: path, name, .. } in places::mappings(pid) {
-        let is_library = name.rsplit('/').next().is_some_and(|name| name.starts_with("libssl"));
+        let is_library = name
+            .rsplit('/')
+            .next()
+            .is_some_and(|name| ["libssl", "libgnutls"].iter().any(|library| name.starts_with(library)));
         let Some((file, id)) = places::open(&path) else { continue };
         if !is_library && !readable.contains(&id) {
             continue;

@@ -9,7 +9,7 @@
 //! secrets are handed to a key log, whether there is one or not.
 //!
 //! Connections that are older than the agent have no handshake to be seen: while a process has some, [`Fallback`] has
-//! programs at the functions of OpenSSL and Go that read and write there, and where these return.
+//! programs at the functions of OpenSSL, GnuTLS and Go that read and write there, and where these return.
 
 mod elf;
 mod fallback;

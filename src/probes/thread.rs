@@ -74,7 +74,7 @@ pub struct Probes {
     /// The mount namespace of the first process that is seen from here.
     machine: Option<u32>,
     is_full: bool,
-    /// Files that hold OpenSSL or Go's TLS.
+    /// Files that hold TLS of OpenSSL or Go; its libraries are known by their names.
     readable: HashSet<FileId>,
     /// All TLS of OpenSSL 3 that was met shows where it hands its secrets to a key log. Then nothing is put where the
     /// library beneath it derives keys.

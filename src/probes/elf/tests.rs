@@ -208,23 +208,24 @@ fn where_a_function_is_missing_or_cannot_be_told_nothing_is_read() {
 
 #[test]
 #[cfg(target_arch = "x86_64")]
-fn functions_of_the_machines_openssl_return_where_it_says() {
+fn functions_of_the_machines_libraries_return_where_it_says() {
     use std::os::unix::fs::FileExt;
 
-    use crate::bpf::PlainPlace::{End, Return};
+    use crate::bpf::PlainPlace::{Doubt, End, Return};
 
-    let Ok(library) = File::open("/usr/lib/x86_64-linux-gnu/libssl.so.3") else { return };
-    let places = plain_places(&library).expect("it can be read and told");
-    let count = |wanted| places.iter().filter(|(place, _)| *place == wanted).count();
-    assert!(count(End) == 5 && count(Return) >= 4, "{places:x?}");
-    // What ends something is in place before what begins it.
-    let first_entry = places.iter().position(|(place, _)| !matches!(place, End | Return));
-    assert_eq!(first_entry, Some(count(End) + count(Return)));
-    assert_eq!(places.len(), count(End) + count(Return) + 4);
-    for (_, offset) in places.iter().filter(|(place, _)| *place == Return) {
-        let mut code = [0; 2];
-        library.read_exact_at(&mut code, *offset).expect("it is in the file");
-        assert!(code[0] == 0xC3 || code == [0xF3, 0xC3], "{code:x?}");
+    for (name, ends, doubts, entries) in [("libssl.so.3", 5, 0, 4), ("libgnutls.so.30", 4, 2, 3)] {
+        let Ok(library) = File::open(format!("/usr/lib/x86_64-linux-gnu/{name}")) else { continue };
+        let places = plain_places(&library).expect("it can be read and told");
+        let count = |wanted| places.iter().filter(|(place, _)| *place == wanted).count();
+        assert!(count(End) == ends && count(Doubt) == doubts && count(Return) >= 4, "{places:x?}");
+        // What ends something is in place before what begins it.
+        let first_entry = places.iter().position(|(place, _)| !matches!(place, End | Doubt | Return));
+        assert_eq!(first_entry, Some(places.len() - entries), "{places:x?}");
+        for (_, offset) in places.iter().filter(|(place, _)| *place == Return) {
+            let mut code = [0; 2];
+            library.read_exact_at(&mut code, *offset).expect("it is in the file");
+            assert!(code[0] == 0xC3 || code == [0xF3, 0xC3], "{code:x?}");
+        }
     }
 }
 
