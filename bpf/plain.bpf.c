@@ -58,55 +58,22 @@ static __always_inline void thread_enters(struct pt_regs *ctx, __u8 library, __u
 	enter(&caller, &call);
 }
 
-SEC("uprobe/plain")
-int openssl_read(struct pt_regs *ctx)
-{
-	thread_enters(ctx, LIBRARY_OPENSSL, RECEIVED, 0);
-	return 0;
-}
+#define ENTRY_PROGRAM(name, library, direction, told_at)         \
+	SEC("uprobe/plain")                                      \
+	int name(struct pt_regs *ctx)                            \
+	{                                                        \
+		thread_enters(ctx, library, direction, told_at); \
+		return 0;                                        \
+	}
 
-SEC("uprobe/plain")
-int openssl_read_ex(struct pt_regs *ctx)
-{
-	thread_enters(ctx, LIBRARY_OPENSSL, RECEIVED, PT_REGS_PARM4(ctx));
-	return 0;
-}
-
-SEC("uprobe/plain")
-int openssl_write(struct pt_regs *ctx)
-{
-	thread_enters(ctx, LIBRARY_OPENSSL, SENT, 0);
-	return 0;
-}
-
-SEC("uprobe/plain")
-int openssl_write_ex(struct pt_regs *ctx)
-{
-	thread_enters(ctx, LIBRARY_OPENSSL, SENT, PT_REGS_PARM4(ctx));
-	return 0;
-}
-
+ENTRY_PROGRAM(openssl_read, LIBRARY_OPENSSL, RECEIVED, 0)
+ENTRY_PROGRAM(openssl_read_ex, LIBRARY_OPENSSL, RECEIVED, PT_REGS_PARM4(ctx))
+ENTRY_PROGRAM(openssl_write, LIBRARY_OPENSSL, SENT, 0)
+ENTRY_PROGRAM(openssl_write_ex, LIBRARY_OPENSSL, SENT, PT_REGS_PARM4(ctx))
 /* Since OpenSSL 3.3, where SSL_write_ex() leaves all to this one. */
-SEC("uprobe/plain")
-int openssl_write_ex2(struct pt_regs *ctx)
-{
-	thread_enters(ctx, LIBRARY_OPENSSL, SENT, PT_REGS_PARM5(ctx));
-	return 0;
-}
-
-SEC("uprobe/plain")
-int gnutls_read(struct pt_regs *ctx)
-{
-	thread_enters(ctx, LIBRARY_GNUTLS, RECEIVED, 0);
-	return 0;
-}
-
-SEC("uprobe/plain")
-int gnutls_write(struct pt_regs *ctx)
-{
-	thread_enters(ctx, LIBRARY_GNUTLS, SENT, 0);
-	return 0;
-}
+ENTRY_PROGRAM(openssl_write_ex2, LIBRARY_OPENSSL, SENT, PT_REGS_PARM5(ctx))
+ENTRY_PROGRAM(gnutls_read, LIBRARY_GNUTLS, RECEIVED, 0)
+ENTRY_PROGRAM(gnutls_write, LIBRARY_GNUTLS, SENT, 0)
 
 /* At a function that moves plaintext of an object, and from which it cannot be had: nothing more is. */
 SEC("uprobe/plain")
@@ -151,6 +118,19 @@ int go_write(struct pt_regs *ctx)
 	return 0;
 }
 
+static __always_inline void fill_plain(struct data_event *event, const struct tls_call *call,
+                                       const struct connection *c)
+{
+	if (call->entered)
+		event->head.time = call->entered;
+	event->connection = c->id;
+	event->socket = c->socket;
+	event->position = call->position;
+	event->direction = call->direction;
+	event->role = c->role;
+	event->library = call->library;
+}
+
 /*
  * Hands out the next `length` bytes of what a call moved, in an event with room for `most`: what it has more than
  * needed means nothing. How far the call is stays in the map: what is in memory does not multiply the verifier's
@@ -158,28 +138,13 @@ int go_write(struct pt_regs *ctx)
  */
 static __always_inline void send_part(struct tls_call *call, const struct connection *c, __u32 length, const __u32 most)
 {
-	__u32 cpu = bpf_get_smp_processor_id();
-	void *buffer = bpf_map_lookup_elem(&buffers, &cpu);
-	const __u64 size = sizeof(struct data_event) + most + 1;
-	struct data_event *event = NULL;
-	__u64 attached = length, flags;
+	__u64 attached = length, submit = 0;
+	struct data_event *event = reserve_plain(sizeof(*event) + most + 1, &submit);
 
-	if (buffer) {
-		flags = is_filling(buffer, size) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
-		event = bpf_ringbuf_reserve(buffer, size, 0);
-	}
 	if (event) {
-		fill_head(&event->head, EVENT_PLAIN, current_pid());
-		if (call->entered)
-			event->head.time = call->entered;
-		event->connection = c->id;
-		event->socket = c->socket;
-		event->position = call->position;
+		fill_plain(event, call, c);
 		event->moved = length;
-		event->direction = call->direction;
-		event->role = c->role;
 		event->flags = call->flags;
-		event->library = call->library;
 		/* Clamp, barrier, mask, as in flush(). */
 		if (attached > most)
 			attached = most;
@@ -190,8 +155,7 @@ static __always_inline void send_part(struct tls_call *call, const struct connec
 			event->attached = 0;
 			count(COUNT_FAULTS);
 		}
-		bpf_ringbuf_submit(event, flags);
-		count(COUNT_EVENTS);
+		bpf_ringbuf_submit(event, submit);
 	} else {
 		count(COUNT_LOST_DATA);
 	}
@@ -204,20 +168,18 @@ static __always_inline void send_part(struct tls_call *call, const struct connec
 /* What is left of a call as an event without bytes. */
 static __always_inline void tell_rest(const struct tls_call *call, const struct connection *c)
 {
-	struct data_event event = {};
+	__u64 submit = 0;
+	struct data_event *event = reserve_plain(sizeof(*event), &submit);
 
-	fill_head(&event.head, EVENT_PLAIN, current_pid());
-	if (call->entered)
-		event.head.time = call->entered;
-	event.connection = c->id;
-	event.socket = c->socket;
-	event.position = call->position;
-	event.moved = call->left;
-	event.direction = call->direction;
-	event.role = c->role;
-	event.flags = DATA_UNOBSERVABLE;
-	event.library = call->library;
-	output(&event, sizeof(event), COUNT_LOST_DATA);
+	if (!event) {
+		count(COUNT_LOST_DATA);
+		return;
+	}
+	fill_plain(event, call, c);
+	event->moved = call->left;
+	event->attached = 0;
+	event->flags = DATA_UNOBSERVABLE;
+	bpf_ringbuf_submit(event, submit);
 }
 
 /* The next part of a long call; whether there is more. Global: the verifier looks at it once, and not for each part. */

@@ -120,16 +120,46 @@ const volatile bool reads_plain = false;
 /* Whether any process has such functions watched; set by user space. */
 volatile bool watches_plain = false;
 
+/*
+ * Room for an event in the buffer: in `submit` how to hand it over. `size`: a constant. Events of plaintext are written
+ * there alone, for a program that looks at them from a system call has little left of the stack.
+ */
+static __always_inline struct data_event *reserve_plain(const __u64 size, __u64 *submit)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	void *buffer = bpf_map_lookup_elem(&buffers, &cpu);
+	struct data_event *event;
+
+	if (!buffer)
+		return NULL;
+	*submit = is_filling(buffer, size) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+	event = bpf_ringbuf_reserve(buffer, size, 0);
+	if (event) {
+		fill_head(&event->head, EVENT_PLAIN, current_pid());
+		count(COUNT_EVENTS);
+	}
+	return event;
+}
+
 static __always_inline void tell_plain(__u64 socket, __u64 connection, __u8 flags, __u8 library)
 {
-	struct data_event event = {};
+	__u64 submit = 0;
+	struct data_event *event = reserve_plain(sizeof(*event), &submit);
 
-	fill_head(&event.head, EVENT_PLAIN, current_pid());
-	event.connection = connection;
-	event.socket = socket;
-	event.flags = flags;
-	event.library = library;
-	output(&event, sizeof(event), COUNT_LOST_DATA);
+	if (!event) {
+		count(COUNT_LOST_DATA);
+		return;
+	}
+	event->connection = connection;
+	event->socket = socket;
+	event->position = 0;
+	event->moved = 0;
+	event->attached = 0;
+	event->direction = SENT;
+	event->role = ROLE_UNKNOWN;
+	event->flags = flags;
+	event->library = library;
+	bpf_ringbuf_submit(event, submit);
 }
 
 /* The object is not what it was taken for, or there is no telling what it is: nothing more of it. */
@@ -181,10 +211,24 @@ static __always_inline __u8 record_at(__u64 where, __u32 moved, __u32 how)
 	return length && length <= RECORD_MOST ? head[0] : 0;
 }
 
+static __always_inline bool keep_object(const struct tls_object_key *key, const struct connection *c)
+{
+	struct tls_object object = { .socket = c->socket, .connection = c->id };
+
+	return !bpf_map_update_elem(&tls_objects, key, &object, BPF_ANY);
+}
+
+static __always_inline bool keep_socket(const struct tls_object_key *key, const struct connection *c)
+{
+	struct tls_socket socket = { .connection = c->id, .object = *key };
+	__u64 address = c->socket;
+
+	return !bpf_map_update_elem(&tls_sockets, &address, &socket, BPF_ANY);
+}
+
 static __always_inline void bind(const struct tls_object_key *key, struct connection *c, __u8 library)
 {
-	struct tls_socket *before, socket = { .connection = c->id, .object = *key };
-	struct tls_object object = { .socket = c->socket, .connection = c->id };
+	struct tls_socket *before;
 	__u64 address = c->socket;
 
 	if (!(c->flags & CONNECTION_OLDER) || c->flags & CONNECTION_COUNTED)
@@ -193,7 +237,7 @@ static __always_inline void bind(const struct tls_object_key *key, struct connec
 	if (before && before->connection == c->id) {
 		if (before->object.address == key->address && before->object.pid == key->pid) {
 			/* As after the end of one of several uses of the object. */
-			bpf_map_update_elem(&tls_objects, key, &object, BPF_ANY);
+			keep_object(key, c);
 			return;
 		}
 		/* Another object's, as in a process and its child. */
@@ -203,10 +247,8 @@ static __always_inline void bind(const struct tls_object_key *key, struct connec
 		return;
 	}
 	c->flags |= CONNECTION_BOUND;
-	if (bpf_map_update_elem(&tls_sockets, &address, &socket, BPF_ANY) ||
-	    bpf_map_update_elem(&tls_objects, key, &object, BPF_ANY))
-		return;
-	tell_plain(c->socket, c->id, 0, library);
+	if (keep_socket(key, c) && keep_object(key, c))
+		tell_plain(c->socket, c->id, 0, library);
 }
 
 static __always_inline struct tls_caller this_thread(void)

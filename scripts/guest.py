@@ -433,6 +433,8 @@ def check(sidetap):
         elif program := re.fullmatch(r" +(\d+)  (\w+)", line):
             programs[program[2]] = int(program[1])
     assert paths and all(paths.values()), "sidetap check listed no program"
+    # The agent does without them where the kernel refuses them.
+    assert all("thread_returns" in programs for programs in paths.values()), "no programs for older TLS connections"
     return paths
 
 
