@@ -12,12 +12,22 @@
 /* Events of one call: two MiB. */
 #define PLAIN_STEPS 64
 
+/* Says who is in a function with an object; of two in one direction nothing tells whose bytes go first. */
+static __always_inline void claim(const struct tls_object_key *key, __u32 side, __u64 caller)
+{
+	struct tls_object *object = bpf_map_lookup_elem(&tls_objects, key);
+
+	if (!object || !object->connection)
+		return;
+	if (object->caller[side & 1] && object->caller[side & 1] != caller)
+		contradict(key);
+	object->caller[side & 1] = caller;
+}
+
 /* Enters a read or write function. */
 static __always_inline void enter(const struct tls_caller *caller, const struct tls_call *call)
 {
 	struct tls_object_key key = { .address = call->object, .pid = caller->pid };
-	__u32 side = call->direction & 1;
-	struct tls_object *object;
 	struct tls_call *outer;
 
 	if (settings.empty || is_process_left_out(key.pid))
@@ -31,12 +41,7 @@ static __always_inline void enter(const struct tls_caller *caller, const struct 
 		if (!call->stack || outer->stack > call->stack)
 			contradict(&key);
 	}
-	object = bpf_map_lookup_elem(&tls_objects, &key);
-	if (object && object->connection) {
-		if (object->caller[side] && object->caller[side] != caller->id)
-			contradict(&key);
-		object->caller[side] = caller->id;
-	}
+	claim(&key, call->direction, caller->id);
 	if (bpf_map_update_elem(&tls_calls, caller, call, BPF_ANY))
 		contradict(&key);
 }
@@ -80,41 +85,43 @@ SEC("uprobe/plain")
 int object_in_doubt(struct pt_regs *ctx)
 {
 	struct tls_object_key key = { .address = PT_REGS_PARM1(ctx), .pid = current_pid() };
-	struct tls_object *object = bpf_map_lookup_elem(&tls_objects, &key);
 
-	if (object && !settings.empty)
+	if (!settings.empty)
 		contradict(&key);
 	return 0;
 }
 
-/* crypto/tls.(*Conn).Read(b) or Write(b), behind where Go makes room on the stack and begins anew. */
-static __always_inline void goroutine_enters(struct pt_regs *ctx, __u8 direction)
+/*
+ * crypto/tls.(*Conn).Read(b), behind where Go makes room on the stack and begins anew. Of the call nothing is kept: a
+ * server has as many goroutines in it as it has connections.
+ */
+SEC("uprobe/plain")
+int go_read(struct pt_regs *ctx)
+{
+	struct tls_caller caller = { .id = GO_ROUTINE(ctx), .pid = current_pid() };
+	struct tls_object_key key = { .address = GO_WORD_0(ctx), .pid = caller.pid };
+
+	bpf_map_delete_elem(&go_received, &caller);
+	claim(&key, RECEIVED, caller.id);
+	return 0;
+}
+
+/* crypto/tls.(*Conn).Write(b), behind the same. */
+SEC("uprobe/plain")
+int go_write(struct pt_regs *ctx)
 {
 	struct tls_caller caller = { .id = GO_ROUTINE(ctx), .pid = current_pid() };
 	struct tls_call call = {
 		.object = GO_WORD_0(ctx),
 		.data = GO_WORD_1(ctx),
 		.length = GO_WORD_2(ctx),
-		.entered = direction == SENT ? bpf_ktime_get_boot_ns() : 0,
-		.direction = direction,
+		.entered = bpf_ktime_get_boot_ns(),
+		.direction = SENT,
 		.library = LIBRARY_GO,
 	};
 
 	bpf_map_delete_elem(&go_received, &caller);
 	enter(&caller, &call);
-}
-
-SEC("uprobe/plain")
-int go_read(struct pt_regs *ctx)
-{
-	goroutine_enters(ctx, RECEIVED);
-	return 0;
-}
-
-SEC("uprobe/plain")
-int go_write(struct pt_regs *ctx)
-{
-	goroutine_enters(ctx, SENT);
 	return 0;
 }
 
@@ -232,6 +239,7 @@ static __always_inline void on_plain(const struct tls_caller *caller, struct tls
 	__u32 side = call->direction & 1;
 	struct tls_socket *socket;
 	struct connection *c;
+	bool is_claimed;
 	__u64 address;
 
 	if (!object || !object->connection)
@@ -240,12 +248,21 @@ static __always_inline void on_plain(const struct tls_caller *caller, struct tls
 		contradict(&key);
 		return;
 	}
+	is_claimed = object->caller[side];
 	object->caller[side] = 0;
 	address = object->socket;
 	socket = bpf_map_lookup_elem(&tls_sockets, &address);
 	c = bpf_map_lookup_elem(&connections, &address);
 	if (!moved || !socket || socket->connection != object->connection || !c || c->id != object->connection)
 		return;
+	/*
+	 * The second of two that entered before the object was known; or, in a program of Go, an object that has the
+	 * address of one whose connection was closed: nothing there says that one ends.
+	 */
+	if ((!is_claimed && socket->position[side]) || (call->library == LIBRARY_GO && c->flags & CONNECTION_SHUT)) {
+		contradict(&key);
+		return;
+	}
 	call->position = socket->position[side];
 	call->left = moved;
 	call->flags = DATA_CALL_START;
@@ -288,60 +305,61 @@ int thread_returns(struct pt_regs *ctx)
 	return 0;
 }
 
-/*
- * The call that a goroutine was in before our programs came, at its return from crypto/tls.(*Conn).Read(b): its
- * arguments are where Go has a place for them, above the return address (user space has seen that the function puts
- * them there).
- */
-static __always_inline void reconstruct_call(struct pt_regs *ctx, const struct tls_caller *caller)
+/* What a Go function moved, by its first result; more than a call can move where that is no sensible number. */
+static __always_inline __u32 moved_by_go(struct pt_regs *ctx)
 {
-	struct tls_received *received = bpf_map_lookup_elem(&go_received, caller);
-	struct tls_call call = { .direction = RECEIVED, .library = LIBRARY_GO };
-	struct tls_object_key key = { .pid = caller->pid };
-	struct tls_object *object;
-	struct connection *c;
-	__u64 address, words[3];
-
-	if (!received || settings.empty || is_process_left_out(caller->pid))
-		return;
-	address = received->socket;
-	c = bpf_map_lookup_elem(&connections, &address);
-	if (!c || c->id != received->connection)
-		return;
-	if (bpf_probe_read_user(words, sizeof(words), (void *)(PT_REGS_SP(ctx) + sizeof(__u64))))
-		return;
-	key.address = call.object = words[0];
-	call.data = words[1];
-	call.length = words[2];
-	object = bpf_map_lookup_elem(&tls_objects, &key);
-	if (!object)
-		bind(&key, c, call.library);
-	else if (object->connection && object->connection != c->id)
-		contradict(&key);
-	bpf_map_update_elem(&tls_calls, caller, &call, BPF_ANY);
-}
-
-/* A goroutine is at a return of one of the functions. */
-static __always_inline void goroutine_leaves(struct pt_regs *ctx, const struct tls_caller *caller)
-{
-	struct tls_call *call = bpf_map_lookup_elem(&tls_calls, caller);
 	__s64 moved = GO_WORD_0(ctx);
 
-	if (!call)
-		return;
-	on_plain(caller, call, moved > 0 ? moved : 0);
-	bpf_map_delete_elem(&tls_calls, caller);
+	if (moved <= 0)
+		return 0;
+	return moved > 0x7fffffff ? 0x80000000 : moved;
 }
 
+/*
+ * At a return of crypto/tls.(*Conn).Read(b). What it was called with is where Go has places for it, above the return
+ * address: user space has seen that the function puts it there, and Go keeps it true when it moves the stack. If
+ * nothing was seen of the goroutine since it received something, not even that it entered a function, it was in this
+ * one all the time.
+ */
 SEC("uprobe/plain")
 int go_read_returns(struct pt_regs *ctx)
 {
 	struct tls_caller caller = { .id = GO_ROUTINE(ctx), .pid = current_pid() };
+	struct tls_received *noted = bpf_map_lookup_elem(&go_received, &caller), received = {};
+	struct tls_call *kept, call = { .direction = RECEIVED, .library = LIBRARY_GO };
+	struct tls_object_key key = { .pid = caller.pid };
+	struct tls_object *object;
+	struct connection *c;
+	__u64 words[3];
 
-	if (!bpf_map_lookup_elem(&tls_calls, &caller))
-		reconstruct_call(ctx, &caller);
-	bpf_map_delete_elem(&go_received, &caller);
-	goroutine_leaves(ctx, &caller);
+	if (noted) {
+		received = *noted;
+		bpf_map_delete_elem(&go_received, &caller);
+	}
+	if (settings.empty || is_process_left_out(caller.pid) ||
+	    bpf_probe_read_user(words, sizeof(words), (void *)(PT_REGS_SP(ctx) + sizeof(__u64))))
+		return 0;
+	key.address = call.object = words[0];
+	call.data = words[1];
+	call.length = words[2];
+	object = bpf_map_lookup_elem(&tls_objects, &key);
+	if (!object && !received.connection)
+		return 0;
+	if (object) {
+		if (received.connection && object->connection && object->connection != received.connection)
+			contradict(&key);
+	} else {
+		c = bpf_map_lookup_elem(&connections, &received.socket);
+		if (c && c->id == received.connection)
+			bind(&key, c, RECEIVED, caller.id, LIBRARY_GO);
+	}
+	/* There, since it may be handed out in several parts. */
+	if (bpf_map_update_elem(&tls_calls, &caller, &call, BPF_ANY))
+		contradict(&key);
+	kept = bpf_map_lookup_elem(&tls_calls, &caller);
+	if (kept)
+		on_plain(&caller, kept, moved_by_go(ctx));
+	bpf_map_delete_elem(&tls_calls, &caller);
 	return 0;
 }
 
@@ -349,8 +367,12 @@ SEC("uprobe/plain")
 int go_write_returns(struct pt_regs *ctx)
 {
 	struct tls_caller caller = { .id = GO_ROUTINE(ctx), .pid = current_pid() };
+	struct tls_call *call = bpf_map_lookup_elem(&tls_calls, &caller);
 
-	goroutine_leaves(ctx, &caller);
+	if (!call)
+		return 0;
+	on_plain(&caller, call, moved_by_go(ctx));
+	bpf_map_delete_elem(&tls_calls, &caller);
 	return 0;
 }
 

@@ -87,9 +87,8 @@ struct {
 } go_processes SEC(".maps");
 
 /*
- * Goroutine that was in no function, as far as was seen, to what it received; until it enters one or returns from one.
- * Most wait in their read function all the time, and did so when our programs came: then all that they received since
- * was for it.
+ * Goroutine to what it received since it was last seen to enter a function or to return from one. Most wait in their
+ * read function all the time, and did so when our programs came.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -211,10 +210,12 @@ static __always_inline __u8 record_at(__u64 where, __u32 moved, __u32 how)
 	return length && length <= RECORD_MOST ? head[0] : 0;
 }
 
-static __always_inline bool keep_object(const struct tls_object_key *key, const struct connection *c)
+static __always_inline bool keep_object(const struct tls_object_key *key, const struct connection *c, __u32 side,
+                                        __u64 caller)
 {
 	struct tls_object object = { .socket = c->socket, .connection = c->id };
 
+	object.caller[side & 1] = caller;
 	return !bpf_map_update_elem(&tls_objects, key, &object, BPF_ANY);
 }
 
@@ -226,7 +227,9 @@ static __always_inline bool keep_socket(const struct tls_object_key *key, const 
 	return !bpf_map_update_elem(&tls_sockets, &address, &socket, BPF_ANY);
 }
 
-static __always_inline void bind(const struct tls_object_key *key, struct connection *c, __u8 library)
+/* `side`, `caller`: who is in a function with the object now. */
+static __always_inline void bind(const struct tls_object_key *key, struct connection *c, __u32 side, __u64 caller,
+                                 __u8 library)
 {
 	struct tls_socket *before;
 	__u64 address = c->socket;
@@ -237,7 +240,7 @@ static __always_inline void bind(const struct tls_object_key *key, struct connec
 	if (before && before->connection == c->id) {
 		if (before->object.address == key->address && before->object.pid == key->pid) {
 			/* As after the end of one of several uses of the object. */
-			keep_object(key, c);
+			keep_object(key, c, side, caller);
 			return;
 		}
 		/* Another object's, as in a process and its child. */
@@ -247,7 +250,7 @@ static __always_inline void bind(const struct tls_object_key *key, struct connec
 		return;
 	}
 	c->flags |= CONNECTION_BOUND;
-	if (keep_socket(key, c) && keep_object(key, c))
+	if (keep_socket(key, c) && keep_object(key, c, side, caller))
 		tell_plain(c->socket, c->id, 0, library);
 }
 
@@ -259,7 +262,7 @@ static __always_inline struct tls_caller this_thread(void)
 	return caller;
 }
 
-/* A goroutine has moved bytes, and is in no function that it was seen to enter. */
+/* A goroutine has received bytes, and is in no function that sends. */
 static __always_inline void note_received(const struct tls_caller *caller, const struct connection *c, __u8 record)
 {
 	struct tls_received received = { .socket = c->socket, .connection = c->id };
@@ -309,7 +312,7 @@ __noinline int on_io_within(__u64 address, __u64 stack, __u64 goroutine, __u64 w
 	if (record && object)
 		contradict(&key);
 	else if (record == RECORD_DATA)
-		bind(&key, c, call->library);
+		bind(&key, c, how & 1, caller.id, call->library);
 	return 0;
 }
 

@@ -23,6 +23,7 @@ on_each_path!(
     older_ones_of_gnutls_are_read,
     older_ones_of_go_are_read,
     older_ones_are_told_of,
+    older_ones_that_are_corked_are_told_of,
     a_restarted_agent_goes_on,
 );
 
@@ -178,16 +179,8 @@ fn older_ones_of_go_are_read(path: CapturePath) {
 
 /// A client whose threads wait in its read function for each answer.
 fn older_ones_of_gnutls_are_read(path: CapturePath) {
-    if !Path::new("/usr/include/gnutls/gnutls.h").exists() {
-        println!("skipped: there are no headers of GnuTLS");
-        return;
-    }
     let folder = Scratch::new("older");
-    let exe = folder.path().join("older");
-    let mut build = Command::new("cc");
-    build.args(["-D_GNU_SOURCE", "-O1", "-o"]).arg(&exe).arg(script("tls/gnutls.c")).args(["-lgnutls", "-lpthread"]);
-    let output = build.output().expect("there is a C compiler");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let Some(exe) = build_gnutls(&folder) else { return };
     let mut client = Command::new(&exe);
     client.arg("steady");
     let (mut running, _) = Running::start_with(client, |_| None);
@@ -250,11 +243,41 @@ fn is_plain(transaction: &Transaction, words: &Words) -> bool {
         && transaction.incomplete() == unknown
 }
 
+/// The client of GnuTLS; none where there are no headers.
+fn build_gnutls(folder: &Scratch) -> Option<PathBuf> {
+    if !Path::new("/usr/include/gnutls/gnutls.h").exists() {
+        println!("skipped: there are no headers of GnuTLS");
+        return None;
+    }
+    let exe = folder.path().join("older");
+    let mut build = Command::new("cc");
+    build.args(["-D_GNU_SOURCE", "-O1", "-o"]).arg(&exe).arg(script("tls/gnutls.c")).args(["-lgnutls", "-lpthread"]);
+    let output = build.output().expect("there is a C compiler");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(exe)
+}
+
 /// Where a library never sees the socket, nobody can tell which connection it is at.
 fn older_ones_are_told_of(path: CapturePath) {
-    let (mut running, _) = Running::start("steady-memory", |_| None);
-    let exe = std::fs::canonicalize(PYTHON).expect("Python is installed").display().to_string();
-    let sidetap = Sidetap::start_with(&tap(&exe, "level: full"), path, &["--forget-secrets"]).of(running.client.pid());
+    let exe = std::fs::canonicalize(PYTHON).expect("Python is installed");
+    let (running, _) = Running::start("steady-memory", |_| None);
+    are_told_of(path, &exe, running);
+}
+
+/// What a library takes before it sends it goes through it twice.
+fn older_ones_that_are_corked_are_told_of(path: CapturePath) {
+    let folder = Scratch::new("older");
+    let Some(exe) = build_gnutls(&folder) else { return };
+    let mut client = Command::new(&exe);
+    client.arg("corked");
+    let (running, _) = Running::start_with(client, |_| None);
+    are_told_of(path, &exe, running);
+}
+
+/// Nothing is recorded of a client's connections but that there is TLS.
+fn are_told_of(path: CapturePath, exe: &Path, mut running: Running) {
+    let config = tap(&exe.display().to_string(), "level: full");
+    let sidetap = Sidetap::start_with(&config, path, &["--forget-secrets"]).of(running.client.pid());
     running.wait_for_more();
     running.wait_for_more();
     let ports: Vec<u64> = running.said().iter().filter_map(|said| said["port"].as_u64()).collect();

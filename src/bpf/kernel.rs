@@ -333,6 +333,20 @@ impl Kernel {
         }
     }
 
+    /// Forgets who is in which function of a process, and with what: its functions are not looked at any more.
+    pub fn forget_plain(&self, pid: u32) {
+        self.watch_go(pid, false);
+        let maps = &self.skel.maps;
+        for map in [&maps.tls_calls, &maps.tls_objects] {
+            // Both keys have the process behind eight bytes.
+            let is_its = |key: &Vec<u8>| key.get(8..12) == Some(&pid.to_ne_bytes()[..]);
+            for key in map.keys().filter(is_its).collect::<Vec<_>>() {
+                // One that has just gone is none.
+                let _ = map.delete(&key);
+            }
+        }
+    }
+
     /// Whether what TLS libraries read and write is looked at in any process: with system calls, too.
     pub fn watch_plain(&self, is_watching: bool) {
         let Some(bss) = self.skel.maps.bss_data.as_deref() else { return };

@@ -236,7 +236,10 @@ impl Http1 {
             if gap.why != Why::Skipped {
                 lane.lost_at = lane.lost_at.max(gap.time);
             }
-            lane.buffer = Vec::new();
+            if !lane.buffer.is_empty() {
+                let since = lane.since;
+                self.pass_by(side, since);
+            }
             return;
         }
         lane.latest = gap.time;
@@ -376,19 +379,26 @@ impl Http1 {
                 _ => {}
             }
         }
-        lane.buffer = Vec::new();
+        if begun > 0 {
+            let since = lane.since;
+            self.pass_by(side, since);
+        }
+        let lane = self.lane_mut(side);
         match alone {
-            Looks::Yes => {
-                lane.synced = true;
-                return true;
-            }
+            Looks::Yes => lane.synced = true,
             Looks::Maybe if (1..=START_MOST).contains(&data.len()) && may_begin(data) => {
                 lane.buffer.extend_from_slice(data);
                 lane.since = time;
-                return false;
             }
-            _ => {}
+            _ => self.pass_by(side, time),
         }
+        self.lane(side).synced
+    }
+
+    /// Without sync, a call of that time was no start line.
+    fn pass_by(&mut self, side: Side, time: Nanos) {
+        let lane = self.lane_mut(side);
+        lane.buffer = Vec::new();
         lane.lost_at = lane.lost_at.max(time);
         lane.unsynced_calls = lane.unsynced_calls.saturating_add(1);
         if self.state == State::Unrecognised
@@ -396,7 +406,6 @@ impl Http1 {
         {
             self.state = State::Doubtful;
         }
-        false
     }
 
     /// A response whose request was not seen, or is not known for sure, may answer HEAD: then its length is not that of a

@@ -55,7 +55,7 @@ pub struct Fallback {
 
 impl Fallback {
     /// To be asked for while the calling thread may attach. `readable`: files that hold TLS, beside
-    /// OpenSSL's own libraries. None where there is no thread to be had: all else goes on without.
+    /// libraries, which are known by their names. None where there is no thread to be had: all else goes on without.
     pub(super) fn new(kernel: Arc<Kernel>, stats: Arc<Stats>, readable: HashSet<FileId>) -> Option<Fallback> {
         let ((go, may_go), (is_done, done)) = (bounded(0), bounded(0));
         let attacher = Attacher { kernel, stats, readable, watched: Vec::new() };
@@ -135,6 +135,7 @@ impl Attacher {
                     self.watched.push(Watched { pid, exe, connections, idle: 0, probes });
                 }
                 Err(error) => {
+                    self.kernel.forget_plain(pid);
                     self.stats.lost_probes.add(1);
                     log::warn!("TLS connections of {exe} (PID {pid}) that are open now cannot be read: {error:#}");
                 }
@@ -199,9 +200,10 @@ impl Attacher {
             watched.idle >= LOOKS
         };
         for Watched { pid, exe, probes, .. } in self.watched.extract_if(.., is_over).collect::<Vec<_>>() {
-            kernel.watch_go(pid, false);
-            // The kernel takes a tenth of a second for each, in which the process still pays for it.
-            drop(probes);
+            // The kernel takes a tenth of a second for each, in which the process still pays for it. Where calls begin
+            // first, so that those that go on are seen to end.
+            probes.into_iter().rev().for_each(drop);
+            kernel.forget_plain(pid);
             log::info!(
                 "{exe} (PID {pid}) uses no such connections within TLS: what is read and written there is not looked at any more"
             );

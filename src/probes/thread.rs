@@ -74,7 +74,7 @@ pub struct Probes {
     /// The mount namespace of the first process that is seen from here.
     machine: Option<u32>,
     is_full: bool,
-    /// Files that hold TLS of OpenSSL or Go; its libraries are known by their names.
+    /// Files that hold TLS which can be read where it reads and writes.
     readable: HashSet<FileId>,
     /// All TLS of OpenSSL 3 that was met shows where it hands its secrets to a key log. Then nothing is put where the
     /// library beneath it derives keys.
@@ -339,7 +339,7 @@ impl Probes {
         let has = |wanted: Function| functions.iter().any(|(function, _)| *function == wanted);
         let has_key_log = has(Function::OpensslKeyLog);
         let derives = has(Function::OpensslDerive) || has(Function::OpensslCtrl);
-        if derives || has_openssl || has(Function::GoKeyLog) {
+        if derives || has_openssl || has(Function::GnutlsPrf) || has(Function::GoKeyLog) {
             self.readable.insert(id);
         }
         if self.by_key_log && has_openssl && !has_key_log && !derives {

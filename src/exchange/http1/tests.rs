@@ -472,6 +472,10 @@ fn joined_midway_what_might_have_become_a_start_line_is_let_go() {
     let mut wire = Wire::joined();
     (0..100).fold(wire.request("GET /"), |wire, _| wire.request(&"x".repeat(500)));
     assert!(wire.http.held() <= 2 * START_MOST, "{}", wire.http.held());
+
+    let mut wire = Wire::joined();
+    (0..=DOUBT_CALLS).fold(&mut wire, |wire, _| wire.request("P"));
+    assert_eq!(wire.http.state(), State::Doubtful);
 }
 
 #[test]

@@ -7,11 +7,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result};
-use gimli::{BaseAddresses, EhFrame, LittleEndian, UnwindSection};
+use gimli::{BaseAddresses, EhFrame, EhFrameHdr, LittleEndian, UnwindSection};
 
 use super::super::go;
 use super::super::returns::{self, Code, Compiler};
-use super::{Elf, START, Symbol, Window, emulated};
+use super::{Elf, START, Section, Symbol, Window, emulated};
 use crate::bpf::PlainPlace;
 
 /// A place, told from others of its kind by a number, and the function's name.
@@ -36,12 +36,15 @@ const OPENSSL: [Named; 10] = [
 const LATER: (PlainPlace, PlainPlace) = (PlainPlace::WriteEx2, PlainPlace::WriteEx);
 
 /// Since GnuTLS 3.6.3, `gnutls_record_send` leaves all to `gnutls_record_send2`.
-const GNUTLS: [Named; 9] = [
+const GNUTLS: [Named; 11] = [
     ((PlainPlace::GnutlsRead, 0), b"gnutls_record_recv\0"),
     ((PlainPlace::GnutlsRead, 1), b"gnutls_record_recv_seq\0"),
     ((PlainPlace::GnutlsWrite, 0), b"gnutls_record_send2\0"),
     ((PlainPlace::Doubt, 0), b"gnutls_record_recv_packet\0"),
     ((PlainPlace::Doubt, 1), b"gnutls_record_send_range\0"),
+    // What is taken while corked goes through the other function again later.
+    ((PlainPlace::Doubt, 2), b"gnutls_record_cork\0"),
+    ((PlainPlace::Doubt, 3), b"gnutls_record_uncork\0"),
     ((PlainPlace::End, 0), b"gnutls_deinit\0"),
     ((PlainPlace::End, 1), b"gnutls_transport_set_ptr\0"),
     ((PlainPlace::End, 2), b"gnutls_transport_set_ptr2\0"),
@@ -119,33 +122,40 @@ fn library_places(
 
 /// The code of a function; none where there is none, or too much.
 fn code(elf: &Elf, window: &mut Window, address: u64, size: u64) -> Option<Code> {
-    let offset = elf.offset_of(address).filter(|_| (1..=MAX_SIZE).contains(&size))?;
+    address.checked_add(size).filter(|_| (1..=MAX_SIZE).contains(&size))?;
+    let offset = elf.offset_of(address)?;
     window.get(offset, size as usize).ok()?.map(|code| (address, code.to_vec()))
 }
 
 /// Where functions begin and end, by what is there for an unwinder: of those without symbols, too.
 #[derive(Default)]
 struct Frames {
-    bytes: Vec<u8>,
+    index: Vec<u8>,
+    entries: Vec<u8>,
     bases: BaseAddresses,
 }
 
 impl Frames {
     fn read(elf: &Elf) -> io::Result<Frames> {
-        let Some(section) = elf.section(b".eh_frame").filter(|section| section.size <= MAX_FRAMES) else {
-            return Ok(Frames::default());
+        let sections = (elf.section(b".eh_frame_hdr"), elf.section(b".eh_frame"));
+        let (Some(index), Some(entries)) = sections else { return Ok(Frames::default()) };
+        let bases = BaseAddresses::default().set_eh_frame_hdr(index.address).set_eh_frame(entries.address);
+        let bytes = |section: &Section| {
+            let mut bytes = vec![0; section.size.min(MAX_FRAMES) as usize];
+            let read = elf.file.read_at(&mut bytes, section.offset)?;
+            bytes.truncate(read);
+            io::Result::Ok(bytes)
         };
-        let mut bytes = vec![0; section.size as usize];
-        let read = elf.file.read_at(&mut bytes, section.offset)?;
-        bytes.truncate(read);
-        Ok(Frames { bytes, bases: BaseAddresses::default().set_eh_frame(section.address) })
+        Ok(Frames { index: bytes(index)?, entries: bytes(entries)?, bases })
     }
 
-    /// The address and size of what lies around an address.
+    /// The address and size of what lies around an address. By the index: anyone can make a file in which looking at all
+    /// entries takes forever.
     fn function(&self, address: u64) -> Option<(u64, u64)> {
-        let frames = EhFrame::new(&self.bytes, LittleEndian);
-        let entry = frames.fde_for_address(&self.bases, address, EhFrame::cie_from_offset).ok()?;
-        Some((entry.initial_address(), entry.len()))
+        let index = EhFrameHdr::new(&self.index, LittleEndian).parse(&self.bases, 8).ok()?;
+        let entries = EhFrame::new(&self.entries, LittleEndian);
+        let found = index.table()?.fde_for_address(&entries, &self.bases, address, EhFrame::cie_from_offset).ok()?;
+        Some((found.initial_address(), found.len()))
     }
 }
 

@@ -1,7 +1,7 @@
 /*
- * A client of GnuTLS: `gnutls steady PORT CA PREFIX COUNT` asks https://example.test at PORT of this machine for
+ * A client of GnuTLS: `gnutls MODE PORT CA PREFIX COUNT` asks https://example.test at PORT of this machine for
  * `/bytes/SIZE?id=PREFIX-N` again and again until SIGTERM, on COUNT connections of TLS 1.2 and 1.3 in turn, each in a
- * thread of its own. Writes a JSON line for each response: id, path, status, SHA-256 of the body, source port, and when it
+ * thread of its own. MODE: `steady`, or `corked`, which collects each request in the library first. Writes a JSON line for each response: id, path, status, SHA-256 of the body, source port, and when it
  * began (milliseconds since the Unix epoch).
  */
 #include <arpa/inet.h>
@@ -21,7 +21,7 @@
 static volatile sig_atomic_t is_over;
 static gnutls_certificate_credentials_t credentials;
 static const char *prefix;
-static int port, count;
+static int port, count, is_corking;
 
 static void stop(int signal)
 {
@@ -54,10 +54,14 @@ static void ask(gnutls_session_t session, int number, int local)
 	size = snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: " NAME "\r\nX-Request-Id: %s-%d\r\n\r\n", path,
 			prefix, number);
 	clock_gettime(CLOCK_REALTIME, &began);
+	if (is_corking)
+		gnutls_record_cork(session);
 	for (; sent < size; sent += moved) {
 		moved = gnutls_record_send(session, request + sent, size - sent);
 		check(moved);
 	}
+	if (is_corking)
+		check(gnutls_record_uncork(session, GNUTLS_RECORD_WAIT));
 	for (;;) {
 		answer[length] = 0;
 		body = strstr(answer, "\r\n\r\n");
@@ -127,7 +131,8 @@ int main(int argc, char **argv)
 {
 	pthread_t threads[64];
 
-	must(argc == 6 && !strcmp(argv[1], "steady"), "usage: gnutls steady PORT CA PREFIX COUNT");
+	must(argc == 6, "usage: gnutls steady|corked PORT CA PREFIX COUNT");
+	is_corking = !strcmp(argv[1], "corked");
 	port = atoi(argv[2]);
 	prefix = argv[4];
 	count = atoi(argv[5]);
