@@ -202,6 +202,24 @@ clippy() {
     cargo clippy --manifest-path "$ROOT/tests/fuzz/Cargo.toml" --target-dir "$ROOT/target" -- -D warnings
 }
 
+# bpf_compiles: the BPF programs, for each architecture. The headers of libbpf are those of the version that Cargo.lock
+# names, as in the build.
+bpf_compiles() {
+    local libbpf_sys arch work status=0
+    libbpf_sys=$(cargo metadata --locked --format-version 1 --filter-platform "$(rustc -vV | sed -n 's/^host: //p')" |
+        jq -r '.packages[] | select(.name == "libbpf-sys") | .manifest_path')
+    [ -n "$libbpf_sys" ] || return 1
+    work=$(mktemp -d)
+    ln -s "${libbpf_sys%/*}/libbpf/src" "$work/bpf"
+    for arch in x86_64:x86 aarch64:arm64; do
+        say "bpf/sidetap.bpf.c for ${arch%:*}"
+        clang -target bpf -g -O2 -D"__TARGET_ARCH_${arch#*:}" -Wall -Werror -I"vmlinux/${arch%:*}" -Ibpf -I"$work" \
+            -c bpf/sidetap.bpf.c -o "$work/${arch%:*}.o" || status=1
+    done
+    rm -r "$work"
+    return "$status"
+}
+
 # build_release: builds, and sets SIDETAP_BIN to the binary's path. Whoever set that before wants that one, unbuilt.
 build_release() {
     if [ -n "${SIDETAP_BIN:-}" ]; then
