@@ -78,6 +78,11 @@ impl Running {
     }
 }
 
+/// How often it is waited for more requests.
+fn rounds() -> usize {
+    if std::env::var_os("SIDETAP_LONG").is_some() { 100 } else { 2 }
+}
+
 /// Waits until each of a client's connections has asked some times more.
 fn wait_for_more(client: &mut Program) {
     let enough = said(client).len() + 10 * CONNECTIONS;
@@ -163,8 +168,7 @@ fn older_ones_of_go_are_read(path: CapturePath) {
     let config = tap(&exe.display().to_string(), "level: full, body_encoding: base64");
     let mut sidetap = Sidetap::start_with(&config, path, &["--forget-secrets"]);
     let began = now();
-    wait_for_more(&mut client);
-    wait_for_more(&mut client);
+    (0..rounds()).for_each(|_| wait_for_more(&mut client));
     let client_pid = client.pid();
     let said = stop(client);
     let wanted: Vec<&Value> = said.iter().filter(|said| said["began"].as_f64() >= Some(began)).collect();
@@ -174,6 +178,7 @@ fn older_ones_of_go_are_read(path: CapturePath) {
     for (pid, direction) in [(server.pid(), "ingress"), (client_pid, "egress-internal")] {
         check_process(&wanted, &captured.transactions, (pid, direction), "go");
     }
+    println!("recorded, on both sides: {} requests", wanted.len());
     assert_eq!(captured.counters.get("lost.probes"), Some(&0));
 }
 
@@ -190,7 +195,7 @@ fn older_ones_of_gnutls_are_read(path: CapturePath) {
     // The answer that a thread waits for already cannot be read.
     running.wait_for_more();
     let began = now();
-    running.wait_for_more();
+    (0..rounds()).for_each(|_| running.wait_for_more());
     let pid = running.client.pid();
     let said = running.stop();
     let wanted: Vec<&Value> = said.iter().filter(|said| said["began"].as_f64() >= Some(began)).collect();
@@ -198,6 +203,7 @@ fn older_ones_of_gnutls_are_read(path: CapturePath) {
     let captured = sidetap.stop();
     assert!(wanted.len() >= CONNECTIONS && said.iter().all(|said| said["status"] == 200));
     check_process(&wanted, &captured.transactions, (pid, "egress-internal"), "gnutls");
+    println!("recorded: {} requests", wanted.len());
     assert_eq!(captured.counters.get("lost.probes"), Some(&0));
 }
 
@@ -377,8 +383,7 @@ fn a_restarted_agent_goes_on(path: CapturePath) {
 
     let mut third = agent(path, &running.haproxy, &[]);
     let third_began = now();
-    let rounds = if std::env::var_os("SIDETAP_LONG").is_some() { 100 } else { 2 };
-    (0..rounds).for_each(|_| running.wait_for_more());
+    (0..rounds()).for_each(|_| running.wait_for_more());
     let front = running.front;
     assert_eq!(kept(front), CONNECTIONS, "each is kept");
     let said = running.stop();

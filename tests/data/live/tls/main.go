@@ -93,7 +93,12 @@ func (client *client) ask(id string, number int, query string) {
 		for index := range pattern {
 			pattern[index] = byte(index)
 		}
-		method, target, sent = "POST", "/mirror", bytes.Repeat(pattern, number%40*37)
+		times := number % 40
+		// A few of many: long, so that a call takes more than an event holds.
+		if query == "" || number%30 == 2 {
+			times *= 37
+		}
+		method, target, sent = "POST", "/mirror", bytes.Repeat(pattern, times)
 	}
 	target += query
 	request, err := http.NewRequest(method, "https://"+name+target, bytes.NewReader(sent))
