@@ -163,8 +163,6 @@ static __always_inline void send_part(struct tls_call *call, const struct connec
 			count(COUNT_FAULTS);
 		}
 		bpf_ringbuf_submit(event, submit);
-	} else {
-		count(COUNT_LOST_DATA);
 	}
 	call->data += length;
 	call->position += length;
@@ -178,10 +176,8 @@ static __always_inline void tell_rest(const struct tls_call *call, const struct 
 	__u64 submit = 0;
 	struct data_event *event = reserve_plain(sizeof(*event), &submit);
 
-	if (!event) {
-		count(COUNT_LOST_DATA);
+	if (!event)
 		return;
-	}
 	fill_plain(event, call, c);
 	event->moved = call->left;
 	event->attached = 0;

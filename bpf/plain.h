@@ -120,23 +120,26 @@ const volatile bool reads_plain = false;
 volatile bool watches_plain = false;
 
 /*
- * Room for an event in the buffer: in `submit` how to hand it over. `size`: a constant. Events of plaintext are written
- * there alone, for a program that looks at them from a system call has little left of the stack.
+ * Room for an event in the buffer, or one that is counted as lost: in `submit` how to hand it over. `size`: a constant.
+ * Events of plaintext are written there alone, for a program that looks at them from a system call has little left of
+ * the stack.
  */
 static __always_inline struct data_event *reserve_plain(const __u64 size, __u64 *submit)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
 	void *buffer = bpf_map_lookup_elem(&buffers, &cpu);
-	struct data_event *event;
+	struct data_event *event = NULL;
 
-	if (!buffer)
-		return NULL;
-	*submit = is_filling(buffer, size) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
-	event = bpf_ringbuf_reserve(buffer, size, 0);
-	if (event) {
-		fill_head(&event->head, EVENT_PLAIN, current_pid());
-		count(COUNT_EVENTS);
+	if (buffer) {
+		*submit = is_filling(buffer, size) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+		event = bpf_ringbuf_reserve(buffer, size, 0);
 	}
+	if (!event) {
+		count(COUNT_LOST_DATA);
+		return NULL;
+	}
+	fill_head(&event->head, EVENT_PLAIN, current_pid());
+	count(COUNT_EVENTS);
 	return event;
 }
 
@@ -145,10 +148,8 @@ static __always_inline void tell_plain(__u64 socket, __u64 connection, __u8 flag
 	__u64 submit = 0;
 	struct data_event *event = reserve_plain(sizeof(*event), &submit);
 
-	if (!event) {
-		count(COUNT_LOST_DATA);
+	if (!event)
 		return;
-	}
 	event->connection = connection;
 	event->socket = socket;
 	event->position = 0;

@@ -324,24 +324,23 @@ impl Kernel {
         Ok(Probe { _link: link })
     }
 
-    /// Whether a process is a program of Go whose functions are looked at. One that there is no room for is not read.
-    pub fn watch_go(&self, pid: u32, is_watching: bool) {
-        let (key, processes) = (pid.to_ne_bytes(), &self.skel.maps.go_processes);
-        let done = if is_watching { processes.update(&key, &[1], MapFlags::ANY) } else { processes.delete(&key) };
-        if let Err(error) = done {
+    /// A process is a program of Go whose functions are looked at. One that there is no room for is not read.
+    pub fn watch_go(&self, pid: u32) {
+        if let Err(error) = self.skel.maps.go_processes.update(&pid.to_ne_bytes(), &[1], MapFlags::ANY) {
             log::debug!("PID {pid} as a program of Go: {error}");
         }
     }
 
-    /// Forgets who is in which function of a process, and with what: its functions are not looked at any more.
+    /// Forgets what is known of a process and of who is in which function there, and with what: its functions are not
+    /// looked at any more.
     pub fn forget_plain(&self, pid: u32) {
-        self.watch_go(pid, false);
+        // What is not there, or has just gone, is no trouble.
         let maps = &self.skel.maps;
+        let _ = maps.go_processes.delete(&pid.to_ne_bytes());
         for map in [&maps.tls_calls, &maps.tls_objects] {
             // Both keys have the process behind eight bytes.
             let is_its = |key: &Vec<u8>| key.get(8..12) == Some(&pid.to_ne_bytes()[..]);
             for key in map.keys().filter(is_its).collect::<Vec<_>>() {
-                // One that has just gone is none.
                 let _ = map.delete(&key);
             }
         }

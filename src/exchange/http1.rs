@@ -9,7 +9,9 @@ use std::sync::Arc;
 use super::pairing::{Gap, Host, Open, Side, State, aborted, unseen};
 use super::{Connection, Message, Missing, Nanos, Protocol};
 use crate::conn::Why;
-use crate::proto::http1::{Asked, Decoder, Finish, Looks, looks_like_request, looks_like_response, wants_upgrade};
+use crate::proto::http1::{
+    Asked, Decoder, Finish, Looks, looks_like_request, looks_like_response, may_begin_with_method, wants_upgrade,
+};
 use crate::proto::{Head, Step, Trailers};
 
 /// Exchanges open at once on one connection; of a peer that pipelines more, all that is open is handed out without
@@ -23,17 +25,6 @@ const DOUBT_CALLS: u32 = 32;
 
 /// A start line that comes in pieces is waited for as long as it has no more bytes, where it is not known to be one.
 const START_MOST: usize = 8192;
-
-/// RFC 9110 section 9.3, RFC 5789.
-const METHODS: [&[u8]; 9] = [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"];
-
-/// Whether these bytes begin with a known method, or may with those that follow.
-fn may_begin_with_method(bytes: &[u8]) -> bool {
-    METHODS.iter().any(|method| match bytes.strip_prefix(*method) {
-        Some(rest) => rest.first().is_none_or(|&byte| byte == b' '),
-        None => method.starts_with(bytes),
-    })
-}
 
 #[derive(Debug)]
 struct Lane {
@@ -362,21 +353,24 @@ impl Http1 {
             Side::Request => looks_like_request,
             Side::Response => looks_like_response,
         };
-        let may_begin = |bytes: &[u8]| side == Side::Response || may_begin_with_method(bytes);
+        let in_pieces = |bytes: &[u8]| match looks(bytes) {
+            Looks::Maybe if bytes.len() > START_MOST => Looks::No,
+            _ if side == Side::Request && !may_begin_with_method(bytes) => Looks::No,
+            told => told,
+        };
         let alone = if call_start { looks(data) } else { Looks::No };
         let lane = self.lane_mut(side);
         let begun = lane.buffer.len();
         if alone != Looks::Yes && begun > 0 {
             lane.buffer.extend_from_slice(data);
-            match looks(&lane.buffer) {
-                _ if !may_begin(&lane.buffer) => {}
-                Looks::Maybe if lane.buffer.len() <= START_MOST => return false,
+            match in_pieces(&lane.buffer) {
+                Looks::Maybe => return false,
                 Looks::Yes => {
                     lane.buffer.truncate(begun);
                     lane.synced = true;
                     return true;
                 }
-                _ => {}
+                Looks::No => {}
             }
         }
         if begun > 0 {
@@ -386,7 +380,7 @@ impl Http1 {
         let lane = self.lane_mut(side);
         match alone {
             Looks::Yes => lane.synced = true,
-            Looks::Maybe if (1..=START_MOST).contains(&data.len()) && may_begin(data) => {
+            Looks::Maybe if !data.is_empty() && in_pieces(data) == Looks::Maybe => {
                 lane.buffer.extend_from_slice(data);
                 lane.since = time;
             }

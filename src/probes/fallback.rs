@@ -1,5 +1,5 @@
-//! Programs at the functions of OpenSSL, GnuTLS and Go that read and write: only in processes that had connections when the agent began,
-//! and only as long as one of these is open and was seen to be within TLS.
+//! Programs at the functions of OpenSSL, GnuTLS and Go that read and write: only in processes that had connections when the
+//! agent began, and only as long as one of these is open and was seen to be within TLS.
 //!
 //! Nobody has seen the handshakes of these connections, so that their records stay shut. All are put in place before
 //! anything is captured: a call that goes by in between would be missing in the plaintext, and nobody would know.
@@ -54,8 +54,8 @@ pub struct Fallback {
 }
 
 impl Fallback {
-    /// To be asked for while the calling thread may attach. `readable`: files that hold TLS, beside
-    /// libraries, which are known by their names. None where there is no thread to be had: all else goes on without.
+    /// To be asked for while the calling thread may attach. `readable`: files that hold TLS, beside `libssl`, which may
+    /// have nothing else that we look for. None where there is no thread to be had: all else goes on without.
     pub(super) fn new(kernel: Arc<Kernel>, stats: Arc<Stats>, readable: HashSet<FileId>) -> Option<Fallback> {
         let ((go, may_go), (is_done, done)) = (bounded(0), bounded(0));
         let attacher = Attacher { kernel, stats, readable, watched: Vec::new() };
@@ -169,7 +169,7 @@ impl Attacher {
     fn put(&self, pid: u32, files: &[(File, Places)]) -> Result<Vec<Probe>> {
         let mut probes = Vec::new();
         if files.iter().flat_map(|(_, places)| places).any(|(place, _)| *place == PlainPlace::GoRead) {
-            self.kernel.watch_go(pid, true);
+            self.kernel.watch_go(pid);
         }
         for (file, places) in files {
             // The file that was looked into, whatever its path leads to by now.
@@ -215,10 +215,7 @@ impl Attacher {
 fn places_of(pid: u32, readable: &HashSet<FileId>, known: &mut HashMap<FileId, Places>) -> Vec<(File, Places)> {
     let mut found = Vec::new();
     for Mapping { file: path, name, .. } in places::mappings(pid) {
-        let is_library = name
-            .rsplit('/')
-            .next()
-            .is_some_and(|name| ["libssl", "libgnutls"].iter().any(|library| name.starts_with(library)));
+        let is_library = name.rsplit('/').next().is_some_and(|name| name.starts_with("libssl"));
         let Some((file, id)) = places::open(&path) else { continue };
         if !is_library && !readable.contains(&id) {
             continue;

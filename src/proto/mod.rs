@@ -20,6 +20,9 @@ pub mod http1;
 pub mod http2;
 pub mod proxy;
 
+/// Methods with a meaning of their own (RFC 9110 section 9.3, RFC 5789).
+pub const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
 /// A part of a [`Head`]'s text: byte offsets, `start..end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {

@@ -4,6 +4,7 @@
 use super::grammar::{self, is_target, is_tchar};
 use super::head::skip_blank;
 use super::{MAX_METHOD, Side};
+use crate::proto::METHODS;
 
 /// What can be said of bytes at the start of one send or receive call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,14 @@ pub fn looks_like_request(bytes: &[u8]) -> Looks {
 /// Whether these bytes start a response.
 pub fn looks_like_response(bytes: &[u8]) -> Looks {
     after_blank(bytes, Side::Response)
+}
+
+/// Whether these bytes begin with a method of [`METHODS`], or may with those that follow.
+pub fn may_begin_with_method(bytes: &[u8]) -> bool {
+    METHODS.iter().any(|method| match bytes.strip_prefix(method.as_bytes()) {
+        Some(rest) => rest.first().is_none_or(|&byte| byte == b' '),
+        None => method.as_bytes().starts_with(bytes),
+    })
 }
 
 fn after_blank(bytes: &[u8], side: Side) -> Looks {

@@ -36,7 +36,7 @@ mod properties;
 mod tests;
 
 pub use framing::wants_upgrade;
-pub use looks::{Looks, looks_like_request, looks_like_response};
+pub use looks::{Looks, looks_like_request, looks_like_response, may_begin_with_method};
 
 use super::{Invalid, Step};
 use framing::{Framing, framing};

@@ -16,12 +16,9 @@ use crate::exchange::{
 };
 use crate::machine;
 use crate::plugin::lot::trace_id;
-use crate::proto::{Span, Version};
+use crate::proto::{METHODS, Span, Version};
 use crate::redact::Redact;
 use crate::url;
-
-/// Methods with a meaning of their own (RFC 9110, RFC 5789); any other is `_OTHER`.
-const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
 /// Who sends the records.
 pub(super) fn resource(service: &str, environment: Option<&str>) -> Resource {
