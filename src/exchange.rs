@@ -4,7 +4,7 @@
 //! bytes came from is in [`Connection`], by value.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::proto::grpc::Messages;
 use crate::proto::{Head, Trailers};
@@ -78,7 +78,34 @@ pub struct Connection {
     pub process: Arc<Process>,
     /// None in the clear.
     pub tls: Option<Tls>,
+    pub written: Written,
 }
+
+/// What is written of a connection in each of its records, made once. No part of what is known of it: a copy, which may
+/// differ, begins without, and all are equal.
+#[derive(Debug, Default)]
+pub struct Written(OnceLock<[Vec<u8>; 3]>);
+
+impl Written {
+    /// The pieces, from `make` where there are none yet: to whoever asks, the same.
+    pub fn get_or_make(&self, make: impl FnOnce() -> [Vec<u8>; 3]) -> &[Vec<u8>; 3] {
+        self.0.get_or_init(make)
+    }
+}
+
+impl Clone for Written {
+    fn clone(&self) -> Written {
+        Written::default()
+    }
+}
+
+impl PartialEq for Written {
+    fn eq(&self, _: &Written) -> bool {
+        true
+    }
+}
+
+impl Eq for Written {}
 
 /// TLS on a connection, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

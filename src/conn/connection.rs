@@ -208,6 +208,7 @@ impl Conn {
             remote: info.remote.clone(),
             process,
             tls: None,
+            written: Default::default(),
         };
         if left_out || !wants(env.settings.tap.direction, direction) {
             self.ignore(env);

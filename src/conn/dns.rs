@@ -66,7 +66,8 @@ fn report(time: u64, info: &SocketInfo, moved: u32, env: &mut Env) {
         return;
     }
     let (local, remote) = (info.local.clone(), info.remote.clone());
-    let connection = Connection { id: info.connection, direction, local, remote, process, tls: None };
+    let connection =
+        Connection { id: info.connection, direction, local, remote, process, tls: None, written: Default::default() };
     let observed = env.wall(time);
     env.memory.adjust(0, EVENT_WEIGHT);
     env.records.push(Record::Connection(Box::new(ConnectionEvent {

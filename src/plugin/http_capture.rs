@@ -329,6 +329,7 @@ mod tests {
             remote: address(peer),
             process: Arc::new(process),
             tls: None,
+            written: Default::default(),
         }
     }
 

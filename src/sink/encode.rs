@@ -90,6 +90,11 @@ impl<'a> Json<'a> {
         self.out.extend_from_slice(b"\",");
     }
 
+    /// Keys and values that were written before, as this does.
+    pub(super) fn written(&mut self, text: &[u8]) {
+        self.out.extend_from_slice(text);
+    }
+
     pub(super) fn boolean(&mut self, key: &str, value: bool) {
         self.key(key);
         self.out.extend_from_slice(if value { b"true," } else { b"false," });

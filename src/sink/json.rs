@@ -142,18 +142,42 @@ pub(super) fn append_artifact(out: &mut Vec<u8>, artifact: &Artifact) {
     json.end_line();
 }
 
+/// What is the same in all records of a connection: its id; the process; the ends, the last one still to be closed.
+fn fixed(connection: &Connection) -> [Vec<u8>; 3] {
+    let piece = |write: &dyn Fn(&mut Json)| {
+        let mut out = Vec::new();
+        write(&mut Json::new(&mut out));
+        out.shrink_to_fit();
+        out
+    };
+    let process = &*connection.process;
+    [
+        piece(&|json| json.quoted_number("connection_id", connection.id)),
+        piece(&|json| {
+            json.quoted_number("process_id", process.pid.into());
+            json.text("process_exe", &process.exe);
+            json.text("exe", &process.exe);
+        }),
+        piece(&|json| {
+            if open_end(json, "source", connection.source()) {
+                json.close(b'}');
+            }
+            open_end(json, "destination", connection.destination());
+        }),
+    ]
+}
+
 fn metadata(json: &mut Json, exchange: &Exchange, asked: Option<&Asked>, shape: &Shape) {
     let connection = &*exchange.connection;
     let process = &*connection.process;
+    let [id, process_text, _] = connection.written.get_or_make(|| fixed(connection));
     json.object("metadata");
     json.quoted_number("request_id", exchange.id);
-    json.quoted_number("connection_id", connection.id);
+    json.written(id);
     if let Some(asked) = asked {
         json.text("endpoint_id", &*asked.host(connection));
     }
-    json.quoted_number("process_id", process.pid.into());
-    json.text("process_exe", &process.exe);
-    json.text("exe", &process.exe);
+    json.written(process_text);
     if let Some(container) = &process.container {
         json.text("container_id", &container.id);
         if let Some(facts) = container.facts() {
@@ -378,8 +402,12 @@ fn last_bytes(name: &[u8]) -> u64 {
 }
 
 fn ends(json: &mut Json, connection: &Connection) {
-    end(json, "source", connection.source(), None);
-    end(json, "destination", connection.destination(), url::peer_name(connection).as_deref());
+    let [.., ends] = connection.written.get_or_make(|| fixed(connection));
+    json.written(ends);
+    if has_end(connection.destination()) {
+        json.text("name", url::peer_name(connection).as_deref().unwrap_or_default());
+        json.close(b'}');
+    }
 }
 
 fn tls(json: &mut Json, connection: &Connection) {
@@ -395,14 +423,17 @@ fn tls(json: &mut Json, connection: &Connection) {
 }
 
 /// An unnamed Unix socket has nothing to tell and is left out.
-fn end(json: &mut Json, key: &str, address: &Address, name: Option<&str>) {
-    if matches!(address, Address::Unix(path) if path.is_empty()) {
-        return;
+fn has_end(address: &Address) -> bool {
+    !matches!(address, Address::Unix(path) if path.is_empty())
+}
+
+/// Whether there is one to be closed.
+fn open_end(json: &mut Json, key: &str, address: &Address) -> bool {
+    if has_end(address) {
+        json.object(key);
+        append_address(json, address);
     }
-    json.object(key);
-    append_address(json, address);
-    json.text("name", name.unwrap_or_default());
-    json.close(b'}');
+    has_end(address)
 }
 
 fn event_end(json: &mut Json, key: &str, address: &Address, process: Option<&Process>) {

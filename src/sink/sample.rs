@@ -91,7 +91,7 @@ pub(crate) fn connection(direction: Direction, local: Address, remote: Address) 
         container: Some(Arc::new(container)),
         ..Process::default()
     };
-    Connection { id: 7, direction, local, remote, process: Arc::new(process), tls: None }
+    Connection { id: 7, direction, local, remote, process: Arc::new(process), tls: None, written: Default::default() }
 }
 
 /// A client at 172.18.0.1 asks HAProxy.

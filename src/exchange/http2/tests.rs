@@ -80,6 +80,7 @@ impl Wire {
             remote: address("10.0.0.2:5000"),
             process: Arc::new(Process::default()),
             tls: None,
+            written: Default::default(),
         };
         let outside = Outside { exchanges: Vec::new(), wanted: 1000, held: 0, full: false };
         Wire { http, outside, connection: Arc::new(connection), time: 0 }

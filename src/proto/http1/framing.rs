@@ -91,13 +91,15 @@ fn is_chunked(coding: &[u8]) -> bool {
 /// All `Content-Length` lines as one list: its value where all are the same (rule 5), none where there is none.
 fn length(head: &Head) -> Result<Option<u64>, Invalid> {
     let mut length = None;
+    let mut take = |value: Option<u64>| match value {
+        Some(value) if length.is_none_or(|before| before == value) => Ok(length = Some(value)),
+        _ => Err(Invalid::ContentLength),
+    };
     for line in head.values("content-length") {
-        for element in list(line) {
-            let value = content_length(element).ok_or(Invalid::ContentLength)?;
-            if length.is_some_and(|before| before != value) {
-                return Err(Invalid::ContentLength);
-            }
-            length = Some(value);
+        // One number, nearly always.
+        match content_length(line) {
+            Some(value) => take(Some(value))?,
+            None => list(line).try_for_each(|element| take(content_length(element)))?,
         }
     }
     Ok(length)

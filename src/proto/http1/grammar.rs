@@ -55,12 +55,39 @@ pub(super) fn whole_field_line(input: &[u8], space_before_colon: bool) -> Option
     let (after_name, name) = token(input).ok()?;
     let after_name = if space_before_colon { trim_start(after_name) } else { after_name };
     let value = after_name.strip_prefix(b":")?;
-    // The end, or a byte that must not stand before it: see `field_content`.
-    let end = memchr::memchr3(b'\n', b'\r', 0, value)?;
+    let end = line_end(value)?;
     match &value[end..] {
         [b'\n', behind @ ..] | [b'\r', b'\n', behind @ ..] => Some((name, trim(&value[..end]), behind)),
         _ => None,
     }
+}
+
+/// Where the first LF is, or a byte that must not stand before it: see [`field_content`]. Values are short mostly: eight
+/// bytes at a time are faster then than a call of `memchr`, the way that "Bit Twiddling Hacks" (Sean Eron Anderson) finds a
+/// byte less than another in a word.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    const SHORT: usize = 64;
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    let is_end = |byte: u8| matches!(byte, b'\n' | b'\r' | 0);
+    let mut at = 0;
+    while at < SHORT
+        && let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk)
+    {
+        let word = u64::from_le_bytes(*chunk);
+        let low = word.wrapping_sub(ONES * u64::from(b'\r' + 1)) & !word & HIGH;
+        if low == 0 {
+            at += chunk.len();
+            continue;
+        }
+        // The first one that is told is one for sure, but may be a tab.
+        at += low.trailing_zeros() as usize / 8;
+        if is_end(bytes[at]) {
+            return Some(at);
+        }
+        at += 1;
+    }
+    memchr::memchr3(b'\n', b'\r', 0, &bytes[at..]).map(|end| at + end)
 }
 
 /// A field's value without the white space around it; none where it holds a byte that makes recipients disagree about
@@ -190,4 +217,21 @@ fn reason(input: &[u8]) -> Parsed<'_, &[u8]> {
     }
     let clean = |reason: &&[u8]| memchr::memchr2(b'\r', 0, reason).is_none();
     verify(rest, clean).map(trim).parse(input)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_line_ends_where_its_first_bad_byte_is(bytes in proptest::collection::vec(
+            prop_oneof![30 => b' '..=0xff, 1 => 0..b' ', 1 => Just(b'\t')], 0..150,
+        )) {
+            let end = bytes.iter().position(|byte| b"\n\r\0".contains(byte));
+            prop_assert_eq!(line_end(&bytes), end);
+        }
+    }
 }

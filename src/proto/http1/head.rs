@@ -37,8 +37,14 @@ impl Search {
     /// offsets would lie beyond its end.
     pub(super) fn check(&mut self, input: &[u8]) {
         if input.len() < self.looked {
-            *self = Search::default();
+            self.reset();
         }
+    }
+
+    /// Begins anew. Field by field: as one value it would be made elsewhere first and copied, and the copy waits for it.
+    fn reset(&mut self) {
+        (self.begin, self.looked, self.line, self.lines) = (0, 0, 0, 0);
+        self.start_line = None;
     }
 
     /// Whether any byte of a message was seen, empty lines aside.
@@ -55,14 +61,14 @@ impl Search {
         let (start, version) = self.start_line.expect("the start line was just found");
         if is_new && let Some((fields, end)) = short_fields(input, (self.begin, self.line), side) {
             let text = input[self.begin..end].to_vec();
-            *self = Search::default();
+            self.reset();
             return Ok(Some((Head::new(text, start, Pseudo::default(), version, fields), end)));
         }
         let Some(end) = self.find_end(input)? else { return Ok(None) };
         let mut text = input[self.begin..end].to_vec();
         let fields_at = memchr(b'\n', &text).map_or(text.len(), |lf| lf + 1);
         let fields = parse_fields(&mut text, fields_at, self.lines, side)?;
-        *self = Search::default();
+        self.reset();
         Ok(Some((Head::new(text, start, Pseudo::default(), version, fields), end)))
     }
 
@@ -70,7 +76,7 @@ impl Search {
     pub(super) fn trailers(&mut self, input: &[u8], side: Side) -> Result<Option<(Option<Trailers>, usize)>, Invalid> {
         let Some(end) = self.find_end(input)? else { return Ok(None) };
         let lines = self.lines;
-        *self = Search::default();
+        self.reset();
         if lines == 0 {
             return Ok(Some((None, end)));
         }
@@ -88,7 +94,7 @@ impl Search {
             return if hopeless { Err(Invalid::ChunkSize) } else { Ok(None) };
         };
         let end = self.looked + lf;
-        *self = Search::default();
+        self.reset();
         Ok(Some((without_cr(&input[..end]), end + 1)))
     }
 

@@ -138,22 +138,25 @@ impl Decoder {
     /// [`resync`](Decoder::resync).
     pub fn step<'a>(&mut self, input: &'a [u8], asked: Asked) -> Step<'a> {
         self.search.check(input);
-        let step = match self.state {
+        match self.state {
             State::Head => self.head(input, asked),
-            State::Length(left) => Ok(self.known_length(input, left)),
-            State::UntilClose if input.is_empty() => Ok(Step::More),
-            State::UntilClose => Ok(Step::Body { data: input, used: input.len() }),
-            State::ChunkSize | State::ChunkData(_) | State::ChunkEnd => self.chunked(input),
-            State::Trailers => self.trailers(input, 0),
-            State::End => Ok(self.end(State::Head)),
-            State::LastEnd => Ok(self.end(State::Tunnel)),
-            State::Tunnel => Ok(Step::Left),
-            State::Invalid(invalid) => Err(invalid),
-        };
-        step.unwrap_or_else(|invalid| {
-            self.state = State::Invalid(invalid);
-            Step::Invalid(invalid)
-        })
+            State::Length(left) => self.known_length(input, left),
+            State::UntilClose if input.is_empty() => Step::More,
+            State::UntilClose => Step::Body { data: input, used: input.len() },
+            State::ChunkSize | State::ChunkData(_) | State::ChunkEnd => {
+                self.chunked(input).unwrap_or_else(|why| self.invalid(why))
+            }
+            State::Trailers => self.trailers(input, 0).unwrap_or_else(|why| self.invalid(why)),
+            State::End => self.end(State::Head),
+            State::LastEnd => self.end(State::Tunnel),
+            State::Tunnel => Step::Left,
+            State::Invalid(why) => Step::Invalid(why),
+        }
+    }
+
+    fn invalid<'a>(&mut self, why: Invalid) -> Step<'a> {
+        self.state = State::Invalid(why);
+        Step::Invalid(why)
     }
 
     /// `n` bytes of the stream, behind all that was used, were not seen. Answers how many of them were body bytes.
@@ -206,16 +209,22 @@ impl Decoder {
         self.search = Search::default();
     }
 
-    fn head<'a>(&mut self, input: &[u8], asked: Asked) -> Result<Step<'a>, Invalid> {
-        let Some((head, used)) = self.search.head(input, self.side)? else { return Ok(Step::More) };
-        self.state = match framing(&head, self.side, asked)? {
-            Framing::NextHead => State::Head,
-            Framing::Length(length) => State::length(length),
-            Framing::Chunked => State::ChunkSize,
-            Framing::UntilClose => State::UntilClose,
-            Framing::Tunnel => State::LastEnd,
+    /// Its answer is large, and made in its place.
+    fn head<'a>(&mut self, input: &[u8], asked: Asked) -> Step<'a> {
+        let (head, used) = match self.search.head(input, self.side) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Step::More,
+            Err(why) => return self.invalid(why),
         };
-        Ok(Step::Head { head, used })
+        self.state = match framing(&head, self.side, asked) {
+            Ok(Framing::NextHead) => State::Head,
+            Ok(Framing::Length(length)) => State::length(length),
+            Ok(Framing::Chunked) => State::ChunkSize,
+            Ok(Framing::UntilClose) => State::UntilClose,
+            Ok(Framing::Tunnel) => State::LastEnd,
+            Err(why) => return self.invalid(why),
+        };
+        Step::Head { head, used }
     }
 
     fn known_length<'a>(&mut self, input: &'a [u8], left: u64) -> Step<'a> {

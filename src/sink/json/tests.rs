@@ -232,7 +232,7 @@ fn what_tls_is_on_the_connection() {
     let info = Info { version: Some("1.3"), sni: Some("shop.test".into()), ..Info::default() };
     let known = Tls { info, library: Some("openssl"), ..Tls::default() };
     exchange.connection = Arc::new(Connection { tls: Some(known), ..(*exchange.connection).clone() });
-    let value = parsed(&exchange.json(Level::Summary));
+    let value = parsed(&exchange.clone().json(Level::Summary));
     assert_eq!(value["tls"], serde_json::json!({"version": "1.3", "sni": "shop.test", "library": "openssl"}));
     assert_eq!(value["request"]["url"], "https://shop.test/a");
     assert_eq!(value["request"]["scheme"], "https");
@@ -250,7 +250,7 @@ fn pushed_responses_say_so() {
     let mut exchange = ingress().request("GET /style HTTP/2\n", "").over_http2(2, "http", "a");
     assert_eq!(parsed(&exchange.clone().json(Level::Summary))["request"].get("pushed"), None);
     exchange.stream.as_mut().unwrap().pushed = true;
-    assert_eq!(parsed(&exchange.json(Level::Summary))["request"]["pushed"], true);
+    assert_eq!(parsed(&exchange.clone().json(Level::Summary))["request"]["pushed"], true);
 }
 
 #[test]
@@ -639,4 +639,19 @@ proptest! {
             prop_assert_eq!(value["request"]["body"].as_str().map(str::as_bytes), Some(&body[..]));
         }
     }
+}
+
+#[test]
+fn what_is_written_of_a_connection_once_is_that_of_no_other() {
+    let exchange = ingress().request("GET / HTTP/1.1\nHost: a\n", "");
+    let first = parsed(&exchange.clone().json(Level::Summary));
+    assert_eq!(parsed(&exchange.clone().json(Level::Summary)), first, "the second time it is copied");
+    let process = Arc::new(Process { pid: 4711, exe: "/usr/bin/other".into(), ..Process::default() });
+    let connection = Connection { id: 8, process, remote: ip("192.0.2.1:999"), ..(*exchange.connection).clone() };
+    let other = parsed(&Exchange { connection: Arc::new(connection), ..exchange }.json(Level::Summary));
+    assert_eq!(other["metadata"]["connection_id"], "8");
+    assert_eq!(other["metadata"]["process_id"], "4711");
+    assert_eq!(other["metadata"]["exe"], "/usr/bin/other");
+    assert_eq!(other["source"], serde_json::json!({"ip": "192.0.2.1", "port": 999}));
+    assert_eq!(other["destination"], first["destination"]);
 }
