@@ -143,28 +143,24 @@ pub(super) fn append_artifact(out: &mut Vec<u8>, artifact: &Artifact) {
 }
 
 /// What is the same in all records of a connection: its id; the process; the ends, the last one still to be closed.
-fn fixed(connection: &Connection) -> [Vec<u8>; 3] {
-    let piece = |write: &dyn Fn(&mut Json)| {
-        let mut out = Vec::new();
-        write(&mut Json::new(&mut out));
-        out.shrink_to_fit();
-        out
-    };
+fn fixed(connection: &Connection) -> (Vec<u8>, [usize; 3]) {
+    const USUAL: usize = 288;
+    let mut text = Vec::with_capacity(USUAL);
     let process = &*connection.process;
-    [
-        piece(&|json| json.quoted_number("connection_id", connection.id)),
-        piece(&|json| {
-            json.quoted_number("process_id", process.pid.into());
-            json.text("process_exe", &process.exe);
-            json.text("exe", &process.exe);
-        }),
-        piece(&|json| {
-            if open_end(json, "source", connection.source()) {
-                json.close(b'}');
-            }
-            open_end(json, "destination", connection.destination());
-        }),
-    ]
+    Json::new(&mut text).quoted_number("connection_id", connection.id);
+    let id = text.len();
+    let mut json = Json::new(&mut text);
+    json.quoted_number("process_id", process.pid.into());
+    json.text("process_exe", &process.exe);
+    json.text("exe", &process.exe);
+    let process = text.len();
+    let mut json = Json::new(&mut text);
+    if open_end(&mut json, "source", connection.source()) {
+        json.close(b'}');
+    }
+    open_end(&mut json, "destination", connection.destination());
+    let ends = text.len();
+    (text, [id, process, ends])
 }
 
 fn metadata(json: &mut Json, exchange: &Exchange, asked: Option<&Asked>, shape: &Shape) {

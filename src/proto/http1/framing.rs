@@ -92,7 +92,10 @@ fn is_chunked(coding: &[u8]) -> bool {
 fn length(head: &Head) -> Result<Option<u64>, Invalid> {
     let mut length = None;
     let mut take = |value: Option<u64>| match value {
-        Some(value) if length.is_none_or(|before| before == value) => Ok(length = Some(value)),
+        Some(value) if length.is_none_or(|before| before == value) => {
+            length = Some(value);
+            Ok(())
+        }
         _ => Err(Invalid::ContentLength),
     };
     for line in head.values("content-length") {
