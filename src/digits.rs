@@ -21,13 +21,7 @@ const OCTETS: [([u8; 4], usize); 256] = {
     let mut number = 0;
     while number < octets.len() {
         let digits = [number / 100, number / 10 % 10, number % 10];
-        let count = if number >= 100 {
-            3
-        } else if number >= 10 {
-            2
-        } else {
-            1
-        };
+        let count = 1 + (number >= 10) as usize + (number >= 100) as usize;
         let mut at = 0;
         while at < count {
             octets[number].0[at] = b'0' + digits[3 - count + at] as u8;
