@@ -15,24 +15,6 @@ const PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
-/// `0.` to `255.`, and how many digits each has.
-const OCTETS: [([u8; 4], usize); 256] = {
-    let mut octets = [([b'.'; 4], 0); 256];
-    let mut number = 0;
-    while number < octets.len() {
-        let digits = [number / 100, number / 10 % 10, number % 10];
-        let count = 1 + (number >= 10) as usize + (number >= 100) as usize;
-        let mut at = 0;
-        while at < count {
-            octets[number].0[at] = b'0' + digits[3 - count + at] as u8;
-            at += 1;
-        }
-        octets[number].1 = count;
-        number += 1;
-    }
-    octets
-};
-
 /// Appends a number's digits.
 pub fn append_number(out: &mut Vec<u8>, number: u64) {
     let digit = |number: u64| b'0' + (number % 10) as u8;
@@ -60,13 +42,6 @@ pub fn append_number(out: &mut Vec<u8>, number: u64) {
 /// Writes a number's digits to the end of `room`, which must be large enough; where they begin.
 fn fill_from_end(room: &mut [u8], mut number: u64) -> usize {
     let mut first = room.len();
-    while number >= 10_000 {
-        let four = (number % 10_000) as usize;
-        first -= 4;
-        room[first..first + 2].copy_from_slice(&PAIRS[four / 100]);
-        room[first + 2..first + 4].copy_from_slice(&PAIRS[four % 100]);
-        number /= 10_000;
-    }
     while number >= 10 {
         first -= 2;
         room[first..first + 2].copy_from_slice(&PAIRS[(number % 100) as usize]);
@@ -93,14 +68,12 @@ pub fn fill(room: &mut [u8], mut number: u64) {
 pub fn append_ip(out: &mut Vec<u8>, ip: IpAddr) {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
-            let (mut text, mut len) = ([0; 16], 0);
-            for octet in ip.octets() {
-                let (digits, count) = OCTETS[usize::from(octet)];
-                // With dots behind them, of which all but one are written over.
-                text[len..len + 4].copy_from_slice(&digits);
-                len += count + 1;
+            let mut text = [b'.'; "255.255.255.255".len()];
+            let mut first = text.len() + 1;
+            for octet in ip.octets().into_iter().rev() {
+                first = fill_from_end(&mut text[..first - 1], octet.into());
             }
-            out.extend_from_slice(&text[..len - 1]);
+            out.extend_from_slice(&text[first..]);
         }
         IpAddr::V6(ip) => write!(out, "{ip}").expect("writing to memory never fails"),
     }

@@ -81,16 +81,16 @@ pub struct Connection {
     pub written: Written,
 }
 
-/// What is written of a connection in each of its records, made once: text, and where its parts end. No part of what is
-/// known of it: a copy, which may differ, begins without, and all are equal.
+/// What is written of a connection in each of its records, made once: text of three parts, and where the second and the
+/// third begin. No part of what is known of it: a copy, which may differ, begins without, and all are equal.
 #[derive(Debug, Default)]
-pub struct Written(OnceLock<(Vec<u8>, [usize; 3])>);
+pub struct Written(OnceLock<(Vec<u8>, [usize; 2])>);
 
 impl Written {
     /// The parts, from `make` where there are none yet: to whoever asks, the same.
-    pub fn get_or_make(&self, make: impl FnOnce() -> (Vec<u8>, [usize; 3])) -> [&[u8]; 3] {
-        let (text, [first, second, third]) = self.0.get_or_init(make);
-        [(0, *first), (*first, *second), (*second, *third)].map(|(start, end)| text.get(start..end).unwrap_or_default())
+    pub fn get_or_make(&self, make: impl FnOnce() -> (Vec<u8>, [usize; 2])) -> [&[u8]; 3] {
+        let (text, [second, third]) = self.0.get_or_init(make);
+        [&text[..*second], &text[*second..*third], &text[*third..]]
     }
 }
 

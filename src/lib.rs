@@ -37,6 +37,7 @@ pub mod identity;
 pub mod machine;
 pub mod names;
 pub mod url;
+pub mod words;
 
 pub mod plugin;
 pub mod redact;

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use crate::digits::{self, append_ip, append_number};
 use crate::exchange::Nanos;
+use crate::words::{HIGH, ONES, below};
 
 /// Writes one JSON text without ever holding it as values. Keys are written in the order of the calls. Every value is
 /// written with a comma behind it; what closes it takes back the last one.
@@ -211,12 +212,8 @@ fn is_unprintable(byte: u8) -> bool {
     byte.wrapping_sub(0x20) > b'~' - 0x20
 }
 
-/// Whether these are fewer than 17 bytes, none of which needs an escape in JSON: most of what is written. Eight at a time,
-/// the way that "Bit Twiddling Hacks" (Sean Eron Anderson) looks for a byte in a word.
+/// Whether these are fewer than 17 bytes, none of which needs an escape in JSON: most of what is written. Eight at a time.
 fn is_short_and_plain(bytes: &[u8]) -> bool {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGH: u64 = ONES << 7;
-    let below = |word: u64, byte: u8| word.wrapping_sub(ONES * u64::from(byte)) & !word;
     let is = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
     let needs_care = |word: u64| (word | below(word, b' ') | is(word, b'"') | is(word, b'\\') | is(word, 0x7f)) & HIGH;
     let word = |first: &[u8; 4], last: &[u8; 4]| {

@@ -143,30 +143,33 @@ pub(super) fn append_artifact(out: &mut Vec<u8>, artifact: &Artifact) {
 }
 
 /// What is the same in all records of a connection: its id; the process; the ends, the last one still to be closed.
-fn fixed(connection: &Connection) -> (Vec<u8>, [usize; 3]) {
-    const USUAL: usize = 288;
-    let mut text = Vec::with_capacity(USUAL);
-    let process = &*connection.process;
-    Json::new(&mut text).quoted_number("connection_id", connection.id);
-    let id = text.len();
-    let mut json = Json::new(&mut text);
-    json.quoted_number("process_id", process.pid.into());
-    json.text("process_exe", &process.exe);
-    json.text("exe", &process.exe);
-    let process = text.len();
-    let mut json = Json::new(&mut text);
-    if open_end(&mut json, "source", connection.source()) {
-        json.close(b'}');
-    }
-    open_end(&mut json, "destination", connection.destination());
-    let ends = text.len();
-    (text, [id, process, ends])
+fn fixed(connection: &Connection) -> [&[u8]; 3] {
+    connection.written.get_or_make(|| {
+        const USUAL: usize = 288;
+        let mut text = Vec::with_capacity(USUAL);
+        Json::new(&mut text).quoted_number("connection_id", connection.id);
+        let process_at = text.len();
+        let (mut json, process) = (Json::new(&mut text), &*connection.process);
+        json.quoted_number("process_id", process.pid.into());
+        json.text("process_exe", &process.exe);
+        json.text("exe", &process.exe);
+        let ends_at = text.len();
+        let mut json = Json::new(&mut text);
+        if has_end(connection.source()) {
+            open_end(&mut json, "source", connection.source());
+            json.close(b'}');
+        }
+        if has_end(connection.destination()) {
+            open_end(&mut json, "destination", connection.destination());
+        }
+        (text, [process_at, ends_at])
+    })
 }
 
 fn metadata(json: &mut Json, exchange: &Exchange, asked: Option<&Asked>, shape: &Shape) {
     let connection = &*exchange.connection;
     let process = &*connection.process;
-    let [id, process_text, _] = connection.written.get_or_make(|| fixed(connection));
+    let [id, process_text, _] = fixed(connection);
     json.object("metadata");
     json.quoted_number("request_id", exchange.id);
     json.written(id);
@@ -398,7 +401,7 @@ fn last_bytes(name: &[u8]) -> u64 {
 }
 
 fn ends(json: &mut Json, connection: &Connection) {
-    let [.., ends] = connection.written.get_or_make(|| fixed(connection));
+    let [.., ends] = fixed(connection);
     json.written(ends);
     if has_end(connection.destination()) {
         json.text("name", url::peer_name(connection).as_deref().unwrap_or_default());
@@ -423,18 +426,14 @@ fn has_end(address: &Address) -> bool {
     !matches!(address, Address::Unix(path) if path.is_empty())
 }
 
-/// Whether there is one to be closed.
-fn open_end(json: &mut Json, key: &str, address: &Address) -> bool {
-    if has_end(address) {
-        json.object(key);
-        append_address(json, address);
-    }
-    has_end(address)
+/// Its object, still to be closed.
+fn open_end(json: &mut Json, key: &str, address: &Address) {
+    json.object(key);
+    append_address(json, address);
 }
 
 fn event_end(json: &mut Json, key: &str, address: &Address, process: Option<&Process>) {
-    json.object(key);
-    append_address(json, address);
+    open_end(json, key, address);
     if let Some(process) = process {
         append_process(json, process);
         if let Some(container) = &process.container {

@@ -10,6 +10,7 @@ use nom::{IResult, Parser};
 
 use super::MAX_METHOD;
 use crate::proto::Version;
+use crate::words::{HIGH, below};
 
 /// A parser's answer. There is no error value: the caller knows which line it gave.
 type Parsed<'a, T> = IResult<&'a [u8], T, ()>;
@@ -63,19 +64,15 @@ pub(super) fn whole_field_line(input: &[u8], space_before_colon: bool) -> Option
 }
 
 /// Where the first LF is, or a byte that must not stand before it: see [`field_content`]. Values are short mostly: eight
-/// bytes at a time are faster then than a call of `memchr`, the way that "Bit Twiddling Hacks" (Sean Eron Anderson) finds a
-/// byte less than another in a word.
+/// bytes at a time are faster then than a call of `memchr`.
 fn line_end(bytes: &[u8]) -> Option<usize> {
     const SHORT: usize = 64;
-    const ONES: u64 = u64::MAX / 255;
-    const HIGH: u64 = ONES << 7;
     let is_end = |byte: u8| matches!(byte, b'\n' | b'\r' | 0);
     let mut at = 0;
     while at < SHORT
         && let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk)
     {
-        let word = u64::from_le_bytes(*chunk);
-        let low = word.wrapping_sub(ONES * u64::from(b'\r' + 1)) & !word & HIGH;
+        let low = below(u64::from_le_bytes(*chunk), b'\r' + 1) & HIGH;
         if low == 0 {
             at += chunk.len();
             continue;

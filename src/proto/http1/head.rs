@@ -42,7 +42,7 @@ impl Search {
     }
 
     /// Begins anew. Field by field: as one value it would be made elsewhere first and copied, and the copy waits for it.
-    fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         (self.begin, self.looked, self.line, self.lines) = (0, 0, 0, 0);
         self.start_line = None;
     }

@@ -199,14 +199,14 @@ impl Decoder {
     /// Forgets what was open and looks for the start of a message at the next byte shown.
     pub fn resync(&mut self) {
         self.state = State::Head;
-        self.search = Search::default();
+        self.search.reset();
     }
 
     /// The peers leave HTTP: what follows in this direction is a tunnel. For the request side, once the response to a
     /// request that [wants it](wants_upgrade) is known.
     pub fn leave(&mut self) {
         self.state = State::Tunnel;
-        self.search = Search::default();
+        self.search.reset();
     }
 
     /// Its answer is large, and made in its place.

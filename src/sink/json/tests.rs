@@ -232,7 +232,7 @@ fn what_tls_is_on_the_connection() {
     let info = Info { version: Some("1.3"), sni: Some("shop.test".into()), ..Info::default() };
     let known = Tls { info, library: Some("openssl"), ..Tls::default() };
     exchange.connection = Arc::new(Connection { tls: Some(known), ..(*exchange.connection).clone() });
-    let value = parsed(&exchange.clone().json(Level::Summary));
+    let value = parsed(&exchange.json(Level::Summary));
     assert_eq!(value["tls"], serde_json::json!({"version": "1.3", "sni": "shop.test", "library": "openssl"}));
     assert_eq!(value["request"]["url"], "https://shop.test/a");
     assert_eq!(value["request"]["scheme"], "https");
@@ -250,7 +250,7 @@ fn pushed_responses_say_so() {
     let mut exchange = ingress().request("GET /style HTTP/2\n", "").over_http2(2, "http", "a");
     assert_eq!(parsed(&exchange.clone().json(Level::Summary))["request"].get("pushed"), None);
     exchange.stream.as_mut().unwrap().pushed = true;
-    assert_eq!(parsed(&exchange.clone().json(Level::Summary))["request"]["pushed"], true);
+    assert_eq!(parsed(&exchange.json(Level::Summary))["request"]["pushed"], true);
 }
 
 #[test]
